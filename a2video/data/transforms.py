@@ -1,0 +1,170 @@
+"""From decoded frames to the clips a network gets: resize, crop, flip on uint8, then normalisation on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from a2video.errors import InputError
+
+NUM_CROPS = (1, 3)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Everything between a video file and the network's input, and the views a test takes; kept in checkpoints.
+
+    The same object serves validation, testing, prediction and inference.
+
+    Attributes:
+        num_frames: frames in a clip (T).
+        frame_stride: source frames from one clip frame to the next; 0 repeats one frame.
+        short_side: pixels of the frame's shorter side after the aspect-true resize, before cropping.
+        crop_size: pixels of the square that the network sees, at most short_side.
+        num_clips: clips of each video in testing, spread evenly over it.
+        num_crops: 1 (centre) or 3 (spread along the longer side) crops of each clip in testing.
+        mean: of red, green and blue, for values in [0, 1]; the default is the first author's.
+        std: likewise.
+
+    Raises:
+        InputError: a value is out of range.
+    """
+
+    num_frames: int = 8
+    frame_stride: int = 8
+    short_side: int = 256
+    crop_size: int = 224
+    num_clips: int = 10
+    num_crops: int = 3
+    mean: tuple[float, float, float] = (124 / 255, 117 / 255, 104 / 255)
+    std: tuple[float, float, float] = (1 / (0.0167 * 255),) * 3
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "short_side", "crop_size", "num_clips"):
+            if getattr(self, name) < 1:
+                raise InputError(f"preprocessing.{name} must be at least 1, got {getattr(self, name)}")
+        if self.frame_stride < 0:
+            raise InputError(f"preprocessing.frame_stride must be at least 0, got {self.frame_stride}")
+        if self.crop_size > self.short_side:
+            raise InputError(
+                f"preprocessing.crop_size ({self.crop_size}) must not exceed short_side ({self.short_side})"
+            )
+        if self.num_crops not in NUM_CROPS:
+            raise InputError(f"preprocessing.num_crops must be 1 or 3, got {self.num_crops}")
+        if min(self.std) <= 0:
+            raise InputError(f"preprocessing.std must be positive, got {self.std}")
+
+    @property
+    def num_views(self) -> int:
+        """Views of each video in testing."""
+        return self.num_clips * self.num_crops
+
+    def normalize(self, clips: Tensor) -> Tensor:
+        """uint8 clips (..., 3, T, H, W) in [0, 255] -> float32 of zero mean and unit deviation, on the same device."""
+        mean, std = (
+            torch.tensor(values, device=clips.device).view(3, 1, 1, 1) * 255 for values in (self.mean, self.std)
+        )
+        return (clips - mean) / std
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain data."""
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preprocessing:
+        """The inverse of to_dict.
+
+        Raises:
+            InputError: a value is missing, unknown or out of range.
+        """
+        try:
+            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})  # type: ignore[arg-type]
+        except TypeError as error:
+            raise InputError(f"these are not preprocessing settings of this version of a2video: {error}") from error
+
+
+def resize_short_side(frames: NDArray[np.uint8], short_side: int) -> Tensor:
+    """uint8 (N, H, W, 3) -> uint8 (N, 3, H', W') whose shorter side is `short_side` pixels, aspect kept.
+
+    Bilinear with antialiasing, so shrinking does not alias.
+    """
+    height, width = frames.shape[1:3]
+    scale = short_side / min(height, width)
+    size = [max(short_side, round(side * scale)) for side in (height, width)]
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    if [height, width] == size:
+        return images
+    return torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+class Transform(ABC):
+    """Turns decoded frames into what the network sees of them, still uint8."""
+
+    @abstractmethod
+    def __call__(self, frames: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+        """Crops the frames of one video.
+
+        Args:
+            frames: uint8 RGB (N, H, W, 3).
+            rng: the only source of randomness; every frame gets the same treatment.
+
+        Returns:
+            uint8 (num_crops, 3, N, crop_size, crop_size).
+        """
+
+
+class RandomCrop(Transform):
+    """Short side drawn from a range of pixels, a random square of it, mirrored with a probability; for training."""
+
+    def __init__(self, short_side: tuple[int, int], crop_size: int, horizontal_flip: float) -> None:
+        if not crop_size <= short_side[0] <= short_side[1]:
+            raise InputError(
+                f"expected crop_size <= smallest <= largest short side, got {crop_size}, {short_side[0]} and "
+                f"{short_side[1]}"
+            )
+        if not 0 <= horizontal_flip <= 1:
+            raise InputError(f"horizontal_flip is a probability in [0, 1], got {horizontal_flip}")
+        self.short_side = short_side
+        self.crop_size = crop_size
+        self.horizontal_flip = horizontal_flip
+
+    def __call__(self, frames: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+        """One crop; see Transform."""
+        images = resize_short_side(frames, int(rng.integers(*self.short_side, endpoint=True)))
+        top, left = (int(rng.integers(0, size - self.crop_size, endpoint=True)) for size in images.shape[2:])
+        crop = _crop(images, top, left, self.crop_size)
+        return crop.flip(-1) if rng.random() < self.horizontal_flip else crop
+
+
+class EvenCrops(Transform):
+    """One centre square, or three squares spread along the longer side; for validation, testing and inference."""
+
+    def __init__(self, short_side: int, crop_size: int, num_crops: int = 1) -> None:
+        self.short_side = short_side
+        self.crop_size = crop_size
+        self.num_crops = num_crops
+
+    def __call__(self, frames: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+        """num_crops crops, left to right or top to bottom; see Transform."""
+        images = resize_short_side(frames, self.short_side)
+        free_top, free_left = (size - self.crop_size for size in images.shape[2:])
+        if self.num_crops == 1:
+            return _crop(images, free_top // 2, free_left // 2, self.crop_size)
+        crops = []
+        for part in range(self.num_crops):
+            along = [free * part // (self.num_crops - 1) for free in (free_top, free_left)]
+            top, left = (along[0], free_left // 2) if free_top > free_left else (free_top // 2, along[1])
+            crops.append(_crop(images, top, left, self.crop_size))
+        return torch.cat(crops)
+
+
+def _crop(images: Tensor, top: int, left: int, size: int) -> Tensor:
+    """(N, 3, H, W) -> (1, 3, N, size, size)."""
+    return images[:, :, top : top + size, left : left + size].transpose(0, 1)[None]

@@ -1,0 +1,139 @@
+"""Lists, sampler, reader and transform put together as Lightning's loaders for training, testing and prediction."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import lightning.pytorch as pl
+import torch
+from torch.utils.data import DataLoader
+
+from a2video.data.dataset import EpochSampler, Item, VideoDataset, collate, even_views
+from a2video.data.samplers import RandomClips
+from a2video.data.transforms import Preprocessing, RandomCrop
+from a2video.data.video_list import VideoList, read_class_names, read_video_list
+from a2video.errors import InputError
+
+Loader = DataLoader[Item]  # batches of it are a Batch
+
+
+class VideoDataModule(pl.LightningDataModule):
+    """The videos of one experiment.
+
+    A list is a CSV file with the header `path,label`, or a folder with one folder of videos for each class.
+
+    Args:
+        preprocessing: from video to network input; the same for validation, testing and inference.
+        train_list: videos to train on: random clip, random short side, random crop, random flip.
+        val_list: videos scored with one centre view after each training epoch.
+        test_list: videos scored with all views of `preprocessing`.
+        predict_list: videos to predict, labels not needed; the test list when None.
+        root: the folder that relative paths in CSV files start from; each file's own folder when None.
+        class_names: a list, or a .txt file with one class name a line, that gives the classes and their order; the
+            training list when None.
+        train_short_side: smallest and largest short side in training; preprocessing.short_side when None.
+        horizontal_flip: probability of mirroring a training clip. Set it to 0 where left and right matter.
+        batch_size: clips in a batch, on each device.
+        num_workers: decoding processes, on each device; results do not depend on it.
+        seed: of all sampling and augmentation.
+    """
+
+    def __init__(
+        self,
+        preprocessing: Preprocessing,
+        train_list: str | None = None,
+        val_list: str | None = None,
+        test_list: str | None = None,
+        predict_list: str | None = None,
+        root: str | None = None,
+        class_names: str | None = None,
+        train_short_side: tuple[int, int] | None = None,
+        horizontal_flip: float = 0.5,
+        batch_size: int = 8,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or num_workers < 0:
+            raise InputError(
+                f"data.batch_size must be at least 1 and data.num_workers at least 0, got {batch_size} and "
+                f"{num_workers}"
+            )
+        self.preprocessing = preprocessing
+        self.train_list = train_list
+        self.val_list = val_list
+        self.test_list = test_list
+        self.predict_list = predict_list
+        self.root = root
+        self.class_source = class_names or train_list or val_list or test_list
+        short_side = train_short_side or (preprocessing.short_side, preprocessing.short_side)
+        self.train_transform = RandomCrop(short_side, preprocessing.crop_size, horizontal_flip)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.class_names: tuple[str, ...] = ()
+        self.videos: dict[str, VideoList] = {}
+
+    def setup(self, stage: str) -> None:
+        """Reads the class names and the lists that `stage` ("fit", "validate", "test" or "predict") needs.
+
+        Raises:
+            InputError: a list is not given, or wrong (see read_video_list).
+        """
+        self.class_names = read_class_names(self.class_source) if self.class_source else ()
+        lists = {
+            "fit": {"train": self.train_list, "val": self.val_list},
+            "validate": {"val": self.val_list},
+            "test": {"test": self.test_list},
+            "predict": {"predict": self.predict_list or self.test_list},
+        }[stage]
+        for name, source in lists.items():
+            if source is not None:
+                self.videos[name] = read_video_list(source, self.root, self.class_names)
+            elif name != "val" or stage == "validate":
+                raise InputError(f"data.{name}_list is not set: give a CSV file or a folder of class folders")
+        num_train = len(self.videos["train"]) if stage == "fit" else self.batch_size
+        if num_train < self.batch_size:
+            raise InputError(
+                f"data.batch_size ({self.batch_size}) exceeds the {num_train} videos of {self.train_list}: lower it"
+            )
+
+    def train_dataloader(self) -> Loader:
+        """Shuffled random clips; an epoch takes one of each video."""
+        p = self.preprocessing
+        dataset = VideoDataset(
+            self.videos["train"], RandomClips(p.num_frames, p.frame_stride), self.train_transform, self.seed
+        )
+        return self._loader(dataset, self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """One centre view of each video, once."""
+        if "val" not in self.videos:
+            return []
+        one_view = dataclasses.replace(self.preprocessing, num_clips=1, num_crops=1)
+        dataset = VideoDataset(self.videos["val"], *even_views(one_view), self.seed)
+        return self._loader(dataset, self.batch_size)
+
+    def test_dataloader(self) -> Loader:
+        """All views of each video, once; a video that cannot be read is reported in the batch."""
+        return self._all_views("test")
+
+    def predict_dataloader(self) -> Loader:
+        """Like test_dataloader, over the videos to predict."""
+        return self._all_views("predict")
+
+    def _all_views(self, name: str) -> Loader:
+        dataset = VideoDataset(self.videos[name], *even_views(self.preprocessing), self.seed, report_errors=True)
+        return self._loader(dataset, max(1, self.batch_size // self.preprocessing.num_views))
+
+    def _loader(self, dataset: VideoDataset, batch_size: int, shuffle: bool = False) -> Loader:
+        return DataLoader(
+            dataset,
+            batch_size,
+            sampler=EpochSampler(len(dataset), shuffle, self.seed),
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            drop_last=shuffle,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,0 +1,126 @@
+"""From a checkpoint and a video to ranked labels, without Lightning."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from a2video.data.dataset import load_test_views
+from a2video.data.transforms import Preprocessing
+from a2video.errors import InputError
+from a2video.models.description import build
+
+CHECKPOINT_KEY = "a2video"  # what a Lightning checkpoint carries for us, beside "state_dict"
+NETWORK_PREFIX = "network."  # of the network's weights in "state_dict"
+MAX_CLIPS = 16  # clips in one forward pass: bounds the memory of a test with many views
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Loads a checkpoint of `a2video fit` as plain data and tensors, executing nothing in it.
+
+    Raises:
+        InputError: there is no such file, or it is no checkpoint of ours.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"checkpoint {path} does not exist")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError):
+        raise InputError(f"{path} is not a checkpoint: give a .ckpt file that `a2video fit` wrote") from None
+    if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint or "state_dict" not in checkpoint:
+        raise InputError(f"{path} was not written by a2video: give a .ckpt file that `a2video fit` wrote")
+    return checkpoint
+
+
+def score_views(network: nn.Module, preprocessing: Preprocessing, clips: Tensor) -> Tensor:
+    """Logits (N, num_classes) of uint8 clips (N, 3, T, H, W) on the network's device, MAX_CLIPS at a time."""
+    return torch.cat([network(preprocessing.normalize(part)) for part in torch.split(clips, MAX_CLIPS)])
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network makes of one video.
+
+    Attributes:
+        path: the video.
+        ranked: (class name, probability) of every class, the most probable first.
+    """
+
+    path: str
+    ranked: tuple[tuple[str, float], ...]
+
+
+class VideoClassifier:
+    """A trained network with everything needed to classify a video file.
+
+    Args:
+        network: (B, 3, T, H, W) -> logits (B, num_classes).
+        class_names: in the order of the logits.
+        preprocessing: from video to network input, and which views to average.
+        device: where to compute.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        class_names: tuple[str, ...],
+        preprocessing: Preprocessing,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.network = network.to(device).eval()
+        self.class_names = class_names
+        self.preprocessing = preprocessing
+        self.device = torch.device(device)
+
+    @classmethod
+    def load(cls, checkpoint: str | Path, device: str = "auto") -> VideoClassifier:
+        """Rebuilds the network, its classes and its preprocessing from a checkpoint alone.
+
+        Args:
+            checkpoint: a file that `a2video fit` wrote.
+            device: "auto" takes a GPU when there is one; otherwise any torch device, such as "cpu" or "cuda:1".
+
+        Raises:
+            InputError: the file is no such checkpoint, or holds a network that a2video did not build.
+        """
+        content = read_checkpoint(checkpoint)
+        ours = content[CHECKPOINT_KEY]
+        if ours.get("network") is None:
+            raise InputError(
+                f"{checkpoint} holds a network that was not made by a builder of a2video.models: build it yourself "
+                "and give it to VideoClassifier(network, class_names, preprocessing)"
+            )
+        try:
+            network = build(ours["network"])
+            network.load_state_dict(network_weights(content))
+            class_names = tuple(ours["class_names"])
+            preprocessing = Preprocessing.from_dict(ours["preprocessing"])
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise InputError(f"{checkpoint} does not fit this version of a2video: {error}") from error
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        return cls(network, class_names, preprocessing, device)
+
+    @torch.inference_mode()
+    def __call__(self, path: str | Path) -> Prediction:
+        """Classifies one video by the mean of its views' probabilities, as `a2video test` does.
+
+        Raises:
+            VideoError: the video cannot be read.
+        """
+        clips = load_test_views(path, self.preprocessing).to(self.device)
+        probs = score_views(self.network, self.preprocessing, clips).float().softmax(-1).mean(0)
+        ranked = probs.argsort(descending=True, stable=True).tolist()
+        return Prediction(str(path), tuple((self.class_names[i], float(probs[i])) for i in ranked))
+
+
+def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The network's own state dict out of a checkpoint's."""
+    state = checkpoint["state_dict"]
+    return {k.removeprefix(NETWORK_PREFIX): v for k, v in state.items() if k.startswith(NETWORK_PREFIX)}

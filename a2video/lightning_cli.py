@@ -1,0 +1,166 @@
+"""fit, validate, test and predict: one YAML file and the recognizer, the datamodule and Lightning's trainer."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+from a2video.datamodule import VideoDataModule
+from a2video.errors import InputError
+from a2video.inference import read_checkpoint
+from a2video.recognizer import Recognizer
+from a2video.report import Outcome, comparison_table, write_predictions, write_test
+
+# Said by Lightning about itself, or where our defaults mean it.
+HARMLESS_WARNINGS = [
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    r"Checkpoint directory .* exists and is not empty",
+    r"The number of training batches .* is smaller than the logging interval",
+    r"The '\w+_dataloader' does not have many workers",
+    r"LightningCLI's args parameter is intended to run from within Python",
+]
+
+
+class ExperimentParser(LightningArgumentParser):
+    """Reports a wrong option or key as one InputError instead of a page of usage."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        """Called by jsonargparse with what is wrong."""
+        raise InputError(" ".join(message.split())) from ex
+
+
+class ExperimentCLI(LightningCLI):
+    """LightningCLI with our recognizer and data, and every output in trainer.default_root_dir."""
+
+    model: Recognizer
+    datamodule: VideoDataModule
+    trainer: Trainer
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """One seed for everything; the best and the last checkpoint in the output folder."""
+        parser.add_argument("--overwrite", type=bool, default=False, help="fit: replace the run in the output folder")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.filename": "best",
+                "checkpoint.monitor": "val/top1",
+                "checkpoint.mode": "max",
+                "checkpoint.save_last": True,
+                "checkpoint.auto_insert_metric_name": False,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath")
+        parser.link_arguments("seed_everything", "data.seed")
+
+    def before_instantiate_classes(self) -> None:
+        """Fits the options to the subcommand, and refuses early what cannot work."""
+        config = self.config[self.subcommand]
+        if self.subcommand == "fit":
+            if config.data.val_list is None:
+                config.checkpoint.monitor = None
+            last = Path(config.checkpoint.dirpath) / "last.ckpt"
+            if last.exists() and not config.ckpt_path and not config.overwrite:
+                raise InputError(
+                    f"{last} exists: choose another --trainer.default_root_dir, go on with that run by --ckpt_path "
+                    f"{last}, or replace it by --overwrite=true"
+                )
+        else:
+            self.save_config_callback = None
+            if not config.ckpt_path:
+                raise InputError(f"{self.subcommand} needs trained weights: give --ckpt_path")
+        if config.ckpt_path:
+            read_checkpoint(config.ckpt_path)
+            config.weights_only = True
+        if self.subcommand in ("validate", "test"):
+            config.verbose = False  # we print our own table
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Logs of training go to logs/ in the output folder as CSV, unless the user configures a logger."""
+        trainer_config = self.config_init[self.subcommand]["trainer"]
+        if trainer_config.get("logger") is None:
+            kwargs["logger"] = (
+                CSVLogger(trainer_config["default_root_dir"], "logs") if self.subcommand == "fit" else False
+            )
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Says what came out and where it is."""
+        checkpoint = self.trainer.checkpoint_callback
+        if not self.trainer.is_global_zero or not isinstance(checkpoint, ModelCheckpoint):
+            return
+        best = f", best val/top1 {float(checkpoint.best_model_score):.1%}" if checkpoint.best_model_score else ""
+        print(f"Trained {self.trainer.global_step} steps in {self.trainer.current_epoch} epochs{best}.")
+        print(f"Checkpoints: {checkpoint.best_model_path} (best), {checkpoint.last_model_path} (last)")
+
+    def after_validate(self) -> None:
+        """Prints the accuracies."""
+        if self.trainer.is_global_zero:
+            top1, top5 = (float(self.model.scores[f"video_top{k}"]) for k in (1, 5))
+            print(f"Validation, one centre view of each video: top-1 {top1:.1%}, top-5 {top5:.1%}")
+
+    def after_test(self) -> None:
+        """Writes results.json, the predictions and the pictures, and prints the table."""
+        if not self.trainer.is_global_zero:
+            return
+        folder = Path(self.trainer.default_root_dir)
+        outcome = self._outcome("test")
+        written = write_test(outcome, folder)
+        print(comparison_table(written[:1]))
+        self._report_errors(outcome)
+        print("Wrote " + ", ".join(map(str, written)))
+
+    def after_predict(self) -> None:
+        """Writes predictions.csv."""
+        if not self.trainer.is_global_zero:
+            return
+        outcome = self._outcome("predict")
+        path = write_predictions(outcome, Path(self.trainer.default_root_dir) / "predictions.csv")
+        self._report_errors(outcome)
+        print(f"Predicted {len(outcome.scored)} of {len(outcome.videos)} videos: {path}")
+
+    def _outcome(self, name: str) -> Outcome:
+        return Outcome(
+            self.datamodule.videos[name],
+            self.model.scores,
+            self.model.errors,
+            self.datamodule.preprocessing,
+            self.config[self.subcommand].ckpt_path,
+        )
+
+    def _report_errors(self, outcome: Outcome) -> None:
+        for _, message in outcome.errors:
+            print(f"not scored: {message}")
+
+
+def run(args: Sequence[str] | None = None) -> None:
+    """Runs `fit`, `validate`, `test` or `predict`.
+
+    Args:
+        args: the command line, subcommand first; sys.argv when None.
+
+    Raises:
+        InputError: an option, a key of the YAML file, a list or a checkpoint is wrong.
+    """
+    os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # whatever loads a checkpoint runs nothing in it
+    for harmless in HARMLESS_WARNINGS:
+        warnings.filterwarnings("ignore", harmless)
+    ExperimentCLI(
+        Recognizer,
+        VideoDataModule,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={"default_root_dir": "runs/default", "use_distributed_sampler": False},
+        seed_everything_default=0,
+        parser_class=ExperimentParser,
+        auto_configure_optimizers=False,
+        load_from_checkpoint_support=False,
+        args=None if args is None else list(args),
+    )

@@ -1,0 +1,199 @@
+"""The LightningModule: loss, clip-level and video-level scores, optimiser."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, cast
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from a2video.data.dataset import Batch
+from a2video.data.transforms import Preprocessing
+from a2video.errors import InputError
+from a2video.inference import CHECKPOINT_KEY, score_views
+from a2video.schedules import Schedule
+from a2video.video_accuracy import VideoAccuracy
+
+
+class DescribedData(Protocol):
+    """What the recognizer asks of its trainer's datamodule."""
+
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+
+
+class Recognizer(pl.LightningModule):
+    """Trains and tests a network that maps clips (B, 3, T, H, W) to raw logits (B, num_classes).
+
+    Class names and preprocessing come from the trainer's datamodule and go into every checkpoint.
+
+    Args:
+        network: the network; one made by a builder of a2video.models can be rebuilt from the checkpoint alone.
+        lr: base learning rate of SGD with Nesterov momentum.
+        momentum: in [0, 1).
+        weight_decay: on all parameters.
+        schedule: factor on lr at each optimiser step; constant when None.
+        channels_last: keep weights and clips in torch's channels_last_3d layout, which is often faster.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        lr: float = 0.1,
+        momentum: float = 0.9,
+        weight_decay: float = 1e-4,
+        schedule: Schedule | None = None,
+        channels_last: bool = False,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.lr = lr
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.schedule = schedule
+        if channels_last:
+            self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.class_names: tuple[str, ...] = ()
+        self.scores: dict[str, Tensor] = {}  # of the last validation, test or prediction; see VideoAccuracy.compute
+        self.errors: list[tuple[int, str]] = []  # (video_index, message) of videos that could not be read
+
+    @property
+    def data(self) -> DescribedData:
+        """The datamodule of the running trainer."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        if datamodule is None:
+            raise InputError("Recognizer takes class names and preprocessing from a datamodule: give the trainer one")
+        return cast(DescribedData, datamodule)
+
+    def setup(self, stage: str) -> None:
+        """Checks that the network's logits are one for each class of the data."""
+        self.class_names = self.data.class_names
+        num_classes = getattr(self.network, "num_classes", None)
+        if num_classes is not None and self.class_names and num_classes != len(self.class_names):
+            raise InputError(
+                f"the network gives {num_classes} logits but the data has {len(self.class_names)} classes: set "
+                f"model.network.init_args.num_classes to {len(self.class_names)}, or correct the labels"
+            )
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """uint8 clips (N, 3, T, H, W) -> logits (N, num_classes)."""
+        logits: Tensor = self.network(self.data.preprocessing.normalize(clips))
+        return logits
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy over the clips of the batch."""
+        logits = self(batch["clips"].flatten(0, 1))
+        labels = batch["labels"].repeat_interleave(batch["clips"].shape[1])
+        loss = cross_entropy(logits, labels)
+        num_above = (logits > logits.gather(1, labels[:, None])).sum(1)  # classes scored above the right one
+        top = {f"train/top{k}": (num_above < k).float().mean() for k in (1, 5)}
+        self.log("train/loss", loss, prog_bar=True)
+        self.log_dict(top, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels), sync_dist=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        """Forgets earlier scores."""
+        self._start_scoring(num_views=1)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Scores the centre view of each video."""
+        logits = self._score(batch)
+        self.log("val/loss", cross_entropy(logits[:, 0], batch["labels"]), batch_size=len(logits), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs val/top1 and val/top5; with one view, clip level and video level are the same."""
+        self._finish_scoring()
+        self.log_dict({f"val/top{k}": self.scores[f"video_top{k}"] for k in (1, 5)}, prog_bar=True)
+
+    def on_test_epoch_start(self) -> None:
+        """Forgets earlier scores."""
+        self._start_scoring(self.data.preprocessing.num_views)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Scores all views of each video."""
+        self._score(batch)
+
+    def on_test_epoch_end(self) -> None:
+        """Leaves `scores` and `errors` of all ranks, and logs clip-level and video-level accuracy."""
+        self._finish_scoring()
+        self.log_dict({f"test/{name}": value for name, value in self.scores.items() if value.ndim == 0})
+
+    on_predict_epoch_start = on_test_epoch_start
+    predict_step = test_step
+
+    def on_predict_epoch_end(self) -> None:
+        """Leaves `scores` and `errors` of all ranks."""
+        self._finish_scoring()
+
+    def _start_scoring(self, num_views: int) -> None:
+        self.errors = []
+        self.accuracy = VideoAccuracy(num_views, len(self.class_names)).to(self.device)
+
+    def _score(self, batch: Batch) -> Tensor:
+        """Logits (B, V, num_classes) of a batch, kept for the scores at the end."""
+        self.errors += batch["errors"]
+        if len(batch["labels"]) == 0:
+            return torch.empty(0, self.accuracy.num_views, self.accuracy.num_classes, device=self.device)
+        logits = score_views(self.network, self.data.preprocessing, batch["clips"].flatten(0, 1))
+        logits = logits.view(*batch["clips"].shape[:2], -1)
+        self.accuracy.update(batch["video_indices"], batch["labels"], logits)
+        return logits
+
+    def _finish_scoring(self) -> None:
+        self.scores = self.accuracy.compute()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            of_ranks: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(of_ranks, self.errors)
+            self.errors = [error for errors in of_ranks for error in errors]
+        self.errors = sorted(set(self.errors))
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """SGD with Nesterov momentum and the schedule, stepped after each update."""
+        optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            self.lr,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            nesterov=self.momentum > 0,
+        )
+        if self.schedule is None:
+            return {"optimizer": optimizer}
+        schedule, num_steps = self.schedule, int(self.trainer.estimated_stepping_batches)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds what inference needs: the network's description, class names and preprocessing, all plain data."""
+        checkpoint[CHECKPOINT_KEY] = {
+            "network": getattr(self.network, "description", None),
+            "class_names": list(self.class_names),
+            "preprocessing": self.data.preprocessing.to_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint made for other classes, another network or another preprocessing.
+
+        The views of a test (num_clips, num_crops) may differ.
+        """
+        ours = checkpoint.get(CHECKPOINT_KEY)
+        if ours is None:
+            raise InputError("this checkpoint was not written by a2video: give a .ckpt file that `a2video fit` wrote")
+        self.class_names = self.class_names or tuple(ours["class_names"])
+        here = {
+            "model.network": getattr(self.network, "description", None),
+            "the data's class names": list(self.class_names),
+        }
+        there = {"model.network": ours["network"], "the data's class names": ours["class_names"]}
+        for name, value in self.data.preprocessing.to_dict().items():
+            if name not in ("num_clips", "num_crops"):
+                here[f"data.preprocessing.{name}"] = value
+                there[f"data.preprocessing.{name}"] = ours["preprocessing"].get(name)
+        for name, value in here.items():
+            if value != there[name]:
+                raise InputError(
+                    f"the checkpoint was trained with {name} = {there[name]}, but here it is {value}: use the "
+                    "checkpoint's own"
+                )
