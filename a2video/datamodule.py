@@ -129,7 +129,7 @@ class VideoDataModule(pl.LightningDataModule):
     def _loader(self, dataset: VideoDataset, batch_size: int, shuffle: bool = False) -> Loader:
         return DataLoader(
             dataset,
-            batch_size,
+            batch_size=batch_size,  # by name, for Lightning builds this loader anew when predicting
             sampler=EpochSampler(len(dataset), shuffle, self.seed),
             num_workers=self.num_workers,
             collate_fn=collate,

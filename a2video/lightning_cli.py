@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
 
 from a2video.datamodule import VideoDataModule
@@ -23,6 +23,8 @@ from a2video.report import Outcome, comparison_table, write_predictions, write_t
 HARMLESS_WARNINGS = [
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
     r"Checkpoint directory .* exists and is not empty",
+    r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
+    r"predict returned None",
     r"The number of training batches .* is smaller than the logging interval",
     r"The '\w+_dataloader' does not have many workers",
     r"LightningCLI's args parameter is intended to run from within Python",
@@ -45,29 +47,27 @@ class ExperimentCLI(LightningCLI):
     trainer: Trainer
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """One seed for everything; the best and the last checkpoint in the output folder."""
+        """One seed for everything."""
         parser.add_argument("--overwrite", type=bool, default=False, help="fit: replace the run in the output folder")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
-        parser.set_defaults(
-            {
-                "checkpoint.filename": "best",
-                "checkpoint.monitor": "val/top1",
-                "checkpoint.mode": "max",
-                "checkpoint.save_last": True,
-                "checkpoint.auto_insert_metric_name": False,
-                "checkpoint.enable_version_counter": False,
-            }
-        )
-        parser.link_arguments("trainer.default_root_dir", "checkpoint.dirpath")
         parser.link_arguments("seed_everything", "data.seed")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Refuses a file that is no checkpoint before anything else reads it."""
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        if config.ckpt_path:
+            read_checkpoint(config.ckpt_path)
+            config.weights_only = True
+        elif self.config.subcommand != "fit":
+            raise InputError(f"{self.config.subcommand} needs trained weights: give --ckpt_path")
+
     def before_instantiate_classes(self) -> None:
-        """Fits the options to the subcommand, and refuses early what cannot work."""
+        """Fits the options to the subcommand, and protects a finished run."""
         config = self.config[self.subcommand]
+        if config.data.val_list is None:
+            config.trainer.limit_val_batches = 0
         if self.subcommand == "fit":
-            if config.data.val_list is None:
-                config.checkpoint.monitor = None
-            last = Path(config.checkpoint.dirpath) / "last.ckpt"
+            last = Path(config.trainer.default_root_dir) / "last.ckpt"
             if last.exists() and not config.ckpt_path and not config.overwrite:
                 raise InputError(
                     f"{last} exists: choose another --trainer.default_root_dir, go on with that run by --ckpt_path "
@@ -75,21 +75,21 @@ class ExperimentCLI(LightningCLI):
                 )
         else:
             self.save_config_callback = None
-            if not config.ckpt_path:
-                raise InputError(f"{self.subcommand} needs trained weights: give --ckpt_path")
-        if config.ckpt_path:
-            read_checkpoint(config.ckpt_path)
-            config.weights_only = True
         if self.subcommand in ("validate", "test"):
             config.verbose = False  # we print our own table
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Logs of training go to logs/ in the output folder as CSV, unless the user configures a logger."""
-        trainer_config = self.config_init[self.subcommand]["trainer"]
-        if trainer_config.get("logger") is None:
-            kwargs["logger"] = (
-                CSVLogger(trainer_config["default_root_dir"], "logs") if self.subcommand == "fit" else False
+        """best.ckpt, last.ckpt and logs/ go to the output folder, unless the user's YAML configures others."""
+        config = self.config_init[self.subcommand]["trainer"]
+        callbacks = list(config.get("callbacks") or [])
+        if self.subcommand == "fit" and not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+            monitor = "val/top1" if self.datamodule.val_list else None
+            checkpoint = ModelCheckpoint(
+                config["default_root_dir"], "best", monitor, mode="max", save_last=True, enable_version_counter=False
             )
+            kwargs["callbacks"] = [*callbacks, checkpoint]
+        if config.get("logger") is None:
+            kwargs["logger"] = CSVLogger(config["default_root_dir"], "logs") if self.subcommand == "fit" else False
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:

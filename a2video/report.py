@@ -158,7 +158,7 @@ def draw_predictions(outcome: Outcome, path: Path, num_videos: int = 12) -> Path
     right = _spread(np.flatnonzero(~is_wrong), num_videos - len(wrong))
     rows = sorted([*wrong, *right])
     one_view = Preprocessing.from_dict({**outcome.preprocessing.to_dict(), "num_clips": 1, "num_crops": 1})
-    figure = Figure(figsize=(12, 2.3 * -(-len(rows) // 2)), layout="constrained")
+    figure = Figure(figsize=(12, 1.8 * -(-len(rows) // 2)), layout="constrained")
     for axes, row in zip(figure.subplots(-(-len(rows) // 2), 2, squeeze=False).flat, rows, strict=False):
         clip = load_test_views(outcome.videos.paths[scored[row]], one_view)[0]  # (3, T, H, W)
         shown = clip[:, np.linspace(0, clip.shape[1] - 1, 4).astype(int)]

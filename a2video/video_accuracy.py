@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -33,6 +31,13 @@ class VideoAccuracy(Metric):
         self.num_classes = num_classes
         for name in ("video_indices", "labels", "logits"):
             self.add_state(name, default=[], dist_reduce_fx="cat")
+        self.reset()
+
+    def reset(self) -> None:
+        """Forgets everything. An empty row is left, so that a rank without videos can join in gathering."""
+        super().reset()
+        none = torch.empty(0, dtype=torch.int64, device=self.device)
+        self.update(none, none, torch.empty(0, self.num_views, self.num_classes, device=self.device))
 
     def update(self, video_indices: Tensor, labels: Tensor, logits: Tensor) -> None:
         """Adds the videos of a batch.
@@ -59,7 +64,6 @@ class VideoAccuracy(Metric):
             Scalars clip_top1, clip_top5, video_top1, video_top5, then video_indices (N,), labels (N,) and the mean
             probabilities probs (N, K). With fewer than 5 classes top5 is the accuracy among all of them, that is 1.
         """
-        self._have_a_row()
         indices, labels, logits = (dim_zero_cat(s) for s in (self.video_indices, self.labels, self.logits))
         order = torch.from_numpy(np.unique(indices.cpu().numpy(), return_index=True)[1]).to(indices.device)
         indices, labels = indices[order], labels[order]
@@ -70,16 +74,6 @@ class VideoAccuracy(Metric):
             scores[f"clip_top{k}"] = _top(view_probs.flatten(0, 1), labels.repeat_interleave(self.num_views), k)
             scores[f"video_top{k}"] = _top(probs, labels, k)
         return scores
-
-    def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gathers over ranks; a rank that got no video joins in with no rows, so that the others need not wait."""
-        self._have_a_row()
-        super().sync(*args, **kwargs)
-
-    def _have_a_row(self) -> None:
-        if not self.logits:
-            none = torch.empty(0, dtype=torch.int64, device=self.device)
-            self.update(none, none, torch.empty(0, self.num_views, self.num_classes, device=self.device))
 
 
 def _top(scores: Tensor, labels: Tensor, k: int) -> Tensor:

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from a2video.data.transforms import EvenCrops, Preprocessing, RandomCrop, resize_short_side
+from a2video.errors import InputError
+
+
+def coordinates(height: int, width: int, num_frames: int = 2) -> np.ndarray:
+    """Frames whose red is the row and whose green is the column."""
+    rows, columns = np.mgrid[:height, :width]
+    frame = np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.uint8)
+    return np.repeat(frame[None], num_frames, axis=0)
+
+
+def corner(crop: torch.Tensor) -> tuple[int, int]:
+    """(row, column) of a crop's (3, N, h, w) upper left pixel."""
+    return int(crop[0, 0, 0, 0]), int(crop[1, 0, 0, 0])
+
+
+def test_resize_keeps_the_aspect() -> None:
+    assert resize_short_side(coordinates(60, 100), 30).shape == (2, 3, 30, 50)
+    assert resize_short_side(coordinates(101, 60), 20).shape == (2, 3, 34, 20)
+    assert resize_short_side(coordinates(40, 60), 80).shape == (2, 3, 80, 120)
+    frames = coordinates(40, 60)
+    assert torch.equal(resize_short_side(frames, 40), torch.from_numpy(frames).permute(0, 3, 1, 2))
+
+
+def test_resize_is_antialiased() -> None:
+    stripes = np.zeros((1, 64, 64, 3), dtype=np.uint8)
+    stripes[:, :, ::2] = 200
+    small = resize_short_side(stripes, 16)[:, :, 2:-2, 2:-2]
+    assert small.float().sub(100).abs().max() <= 2  # without antialiasing it would be 0 or 200
+
+
+def test_even_crops_of_a_wide_and_a_tall_video() -> None:
+    rng = np.random.default_rng(0)
+    wide, tall = coordinates(20, 40), coordinates(40, 20)
+    assert [corner(crop) for crop in EvenCrops(20, 16, 1)(wide, rng)] == [(2, 12)]
+    assert [corner(crop) for crop in EvenCrops(20, 16, 3)(wide, rng)] == [(2, 0), (2, 12), (2, 24)]
+    assert [corner(crop) for crop in EvenCrops(20, 16, 3)(tall, rng)] == [(0, 2), (12, 2), (24, 2)]
+    assert EvenCrops(20, 16, 3)(wide, rng).shape == (3, 3, 2, 16, 16)
+
+
+def test_random_crop_reaches_everywhere_and_flips_whole_clips() -> None:
+    transform = RandomCrop((20, 20), 18, horizontal_flip=0.5)
+    corners, flipped = set(), 0
+    for seed in range(300):
+        crop = transform(coordinates(20, 21), np.random.default_rng(seed))[0]
+        assert crop.shape == (3, 2, 18, 18)
+        assert torch.equal(crop[:, 0], crop[:, 1])  # every frame is treated alike
+        is_flipped = bool(crop[1, 0, 0, 0] > crop[1, 0, 0, -1])
+        flipped += is_flipped
+        corners.add(corner(crop.flip(-1) if is_flipped else crop))
+    assert corners == {(row, column) for row in range(3) for column in range(4)}
+    assert 110 < flipped < 190
+
+
+def test_random_short_side_covers_its_range() -> None:
+    transform = RandomCrop((10, 12), 10, horizontal_flip=0.0)
+    frames = coordinates(200, 200, 1)
+    reach = {int(transform(frames, np.random.default_rng(seed))[0, 0, 0].max()) // 10 for seed in range(60)}
+    assert len(reach) > 1
+
+
+def test_normalize() -> None:
+    p = Preprocessing(mean=(0.5, 0.25, 0.0), std=(0.5, 0.25, 1.0))
+    clips = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 2, 1, 1).expand(1, 3, 2, 1, 1)
+    expected = torch.tensor([[-1.0, 1.0], [-1.0, 3.0], [0.0, 1.0]])
+    assert torch.allclose(p.normalize(clips)[0, :, :, 0, 0], expected)
+
+
+def test_default_normalisation_is_the_first_authors() -> None:
+    """Mean 124, 117, 104 subtracted, then times 0.0167 (protocols.md 2.1)."""
+    clips = torch.full((1, 3, 1, 1, 1), 200, dtype=torch.uint8)
+    expected = torch.tensor([76.0, 83.0, 96.0]) * 0.0167
+    assert torch.allclose(Preprocessing().normalize(clips).flatten(), expected, atol=1e-5)
+
+
+def test_preprocessing_survives_plain_data() -> None:
+    p = Preprocessing(num_frames=16, mean=(0.1, 0.2, 0.3), num_crops=1)
+    assert Preprocessing.from_dict(p.to_dict()) == p
+    with pytest.raises(InputError, match="not preprocessing settings"):
+        Preprocessing.from_dict({"frames": 3})
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_frames": 0}, "num_frames must be at least 1, got 0"),
+        ({"frame_stride": -1}, "frame_stride must be at least 0, got -1"),
+        ({"short_side": 100}, r"crop_size \(224\) must not exceed short_side \(100\)"),
+        ({"num_crops": 2}, "num_crops must be 1 or 3, got 2"),
+        ({"std": (1.0, 0.0, 1.0)}, "std must be positive"),
+    ],
+)
+def test_wrong_preprocessing(settings: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Preprocessing(**settings)
+
+
+def test_wrong_augmentation() -> None:
+    with pytest.raises(InputError, match="expected crop_size <= smallest <= largest short side, got 20, 18 and 30"):
+        RandomCrop((18, 30), 20, 0.5)
+    with pytest.raises(InputError, match=r"probability in \[0, 1\], got 2"):
+        RandomCrop((20, 30), 20, 2)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from a2video.data.video_list import NO_LABEL, read_class_names, read_video_list
+from a2video.errors import InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Empty files stand for videos: reading a list opens none of them."""
+    for name in ("fight/a b.mp4", "fight/c.avi", "calm/d,e.MKV", "calm/notes.txt"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / name).touch()
+    return tmp_path
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "videos" / "list.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_csv_with_names(folder: Path) -> None:
+    videos = read_video_list(write(folder, 'path,label\nfight/a b.mp4,fight\n\n"calm/d,e.MKV",calm\n'))
+    assert videos.class_names == ("calm", "fight")
+    assert videos.labels == (1, 0)
+    assert videos.paths == (folder / "videos/fight/a b.mp4", folder / "videos/calm/d,e.MKV")
+
+
+def test_csv_with_numbers_counts_from_zero(folder: Path) -> None:
+    videos = read_video_list(write(folder, "path,label\nfight/a b.mp4,2\nfight/c.avi,0\n"))
+    assert videos.class_names == ("0", "1", "2")
+    assert videos.labels == (2, 0)
+
+
+def test_numbers_index_given_names(folder: Path) -> None:
+    path = write(folder, "path,label\nfight/a b.mp4,2\nfight/c.avi,y\n")
+    assert read_video_list(path, class_names=["x", "y", "z"]).labels == (2, 1)
+
+
+def test_byte_order_mark_and_root(folder: Path) -> None:
+    path = folder / "list.csv"
+    path.write_text("\ufeffpath,label\r\na b.mp4,x\r\n", encoding="utf-8")
+    assert read_video_list(path, root=folder / "videos/fight").paths == (folder / "videos/fight/a b.mp4",)
+
+
+def test_csv_without_labels(folder: Path) -> None:
+    videos = read_video_list(write(folder, "path\nfight/c.avi\n"))
+    assert videos.labels == (NO_LABEL,)
+
+
+def test_folder_of_class_folders(folder: Path) -> None:
+    videos = read_video_list(folder / "videos")
+    assert videos.class_names == ("calm", "fight")
+    assert [path.name for path in videos.paths] == ["d,e.MKV", "a b.mp4", "c.avi"]
+    assert videos.labels == (0, 1, 1)
+
+
+def test_folder_of_videos_has_no_labels(folder: Path) -> None:
+    assert read_video_list(folder / "videos/fight").labels == (NO_LABEL, NO_LABEL)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\nfight/none.mp4,x\n", r"list.csv line 2: video .*none.mp4 does not exist: correct the list"),
+        (
+            "path,label\nno1.mp4,x\nno2.mp4,x\n",
+            r"line 2: video .*no1.mp4 does not exist \(and 1 more of 2 are missing\)",
+        ),
+        ("path,label\n", r"list.csv is empty"),
+        ("", r"line 1: expected the header 'path,label'.*, found ''"),
+        ("fight/c.avi 0\n", r"line 1: expected the header 'path,label'.*, found 'fight/c.avi 0'"),
+        ("path,label\nfight/c.avi\n", r"line 2: expected path,label, found 'fight/c.avi'"),
+        ("path,label\nfight/c.avi,\n", r"line 2: expected path,label, found 'fight/c.avi,'"),
+    ],
+)
+def test_wrong_csv(folder: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_video_list(write(folder, text))
+
+
+@pytest.mark.parametrize("label", ["z", "2", "-1"])
+def test_label_that_is_no_class(folder: Path, label: str) -> None:
+    path = write(folder, f"path,label\nfight/c.avi,{label}\n")
+    with pytest.raises(InputError, match=rf"list.csv line 2: label '{label}' is none of the 2 classes \(x, y\)"):
+        read_video_list(path, class_names=["x", "y"])
+
+
+def test_missing_list_and_binary_list(folder: Path) -> None:
+    with pytest.raises(InputError, match=r"list .*nowhere.csv does not exist"):
+        read_video_list(folder / "nowhere.csv")
+    (folder / "binary.csv").write_bytes(b"\xff\xfe\x00\x81")
+    with pytest.raises(InputError, match=r"binary.csv cannot be read as a text file"):
+        read_video_list(folder / "binary.csv")
+
+
+def test_empty_class_folder(folder: Path) -> None:
+    (folder / "videos/nothing").mkdir()
+    with pytest.raises(InputError, match=r"class folder .*nothing has no video"):
+        read_video_list(folder / "videos")
+
+
+def test_class_names_of_a_text_file(folder: Path) -> None:
+    path = folder / "names.txt"
+    path.write_text("b\na\n\n")
+    assert read_class_names(path) == ("b", "a")
+    path.write_text("b\nb\n")
+    with pytest.raises(InputError, match="names the class 'b' twice"):
+        read_class_names(path)
+
+
+def test_real_lists(shared: Path) -> None:
+    fights = shared / "data/surveillance_fights"
+    train, test = (read_video_list(fights / f"{split}.csv") for split in ("train", "test"))
+    assert (len(train), len(test)) == (103, 78)
+    assert train.class_names == test.class_names == ("fight", "no_fight")
+    assert max(test.labels.count(0), test.labels.count(1)) / 78 == pytest.approx(0.654, abs=5e-4)
+    assert len(read_video_list(fights)) == 181
+    assert len(read_class_names(shared / "data/kinetics400/class_names.txt")) == 400

@@ -1,0 +1,305 @@
+"""Real runs through the real command line: train, test, predict, classify, and every kind of wrong input."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.image
+import pytest
+import torch
+
+from a2video.cli import main
+from a2video.inference import VideoClassifier
+
+Writer = Callable[[Path], Path]
+
+
+def fails(capsys: pytest.CaptureFixture[str], *args: str | Path) -> str:
+    """Runs a command that must end with status 2 and one sentence, which it returns."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_info:
+        main([str(arg) for arg in args])
+    assert exit_info.value.code == 2
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("a2video: error: ")
+    return message
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def results_of(config: Path, checkpoint: Path, *options: str) -> dict:
+    main(["test", "--config", str(config), "--ckpt_path", str(checkpoint), *options])
+    return json.loads((config.parent / "out/results.json").read_text())
+
+
+def test_fit_leaves_loadable_checkpoints_and_logs(trained: Path) -> None:
+    checkpoint = torch.load(trained / "best.ckpt", weights_only=True)
+    assert checkpoint["a2video"]["class_names"] == ["left", "right"]
+    assert checkpoint["a2video"]["preprocessing"]["crop_size"] == 24
+    assert checkpoint["a2video"]["network"]["builder"] == "a2net_tiny"
+    assert (trained / "last.ckpt").is_file()
+    header, *rows = csv.reader((trained / "logs/version_0/metrics.csv").read_text().splitlines())
+    assert {"train/top1", "train/top5", "val/loss", "val/top1", "val/top5"} <= set(header)
+    assert rows
+    assert (trained / "logs/version_0/config.yaml").is_file()
+
+
+def test_test_writes_everything(
+    trained: Path, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = results_of(write_config(tmp_path), trained / "best.ckpt")
+    assert results["num_videos"] == results["num_scored"] == 5
+    assert results["coverage"] == 1
+    assert results["chance"] == 0.5
+    assert results["majority_baseline"] == 0.6
+    assert results["protocol"] == (
+        "3 clips x 3 crops of 4 frames, stride 2, short side 32, crop 24, mean of probabilities"
+    )
+    assert results["clip_top5"] == results["video_top5"] == 1
+    assert results["clip_top1"] * 45 == pytest.approx(round(results["clip_top1"] * 45), abs=1e-3)
+    assert results["checkpoint"].endswith("best.ckpt")
+    assert results["versions"]["torch"] == torch.__version__
+    out = tmp_path / "out"
+    rows = table(out / "test_predictions.csv")
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    assert len(rows) == 5
+    assert results["video_top1"] == pytest.approx(right / 5)
+    for picture in ("confusion_matrix.png", "test_predictions.png"):
+        pixels = matplotlib.image.imread(out / picture)
+        assert pixels.std() > 0.05  # not an empty canvas
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1].startswith("Wrote ")
+    assert "5/5" in printed[-2]
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_change_no_number(trained: Path, write_config: Writer, tmp_path: Path, num_workers: int) -> None:
+    config = write_config(tmp_path)
+    main(["fit", "--config", str(config), "--data.num_workers", str(num_workers)])
+    ours = torch.load(tmp_path / "out/last.ckpt", weights_only=True)["state_dict"]
+    alone = torch.load(trained / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(torch.equal(ours[name], alone[name]) for name in alone)
+    with_workers = results_of(config, trained / "best.ckpt", "--data.num_workers", str(num_workers))
+    assert with_workers == results_of(config, trained / "best.ckpt")
+
+
+def test_two_processes_give_the_results_of_one(trained: Path, write_config: Writer, tmp_path: Path) -> None:
+    """Five videos on two ranks: nothing padded, nothing counted twice."""
+    config = write_config(tmp_path)
+    alone = results_of(config, trained / "best.ckpt")
+    devices = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    command = ["test", "--config", str(config), "--ckpt_path", str(trained / "best.ckpt"), *devices]
+    subprocess.run([sys.executable, "-m", "a2video", *command], check=True, capture_output=True, timeout=200)
+    assert json.loads((tmp_path / "out/results.json").read_text()) == alone
+
+
+def test_classify_equals_test(
+    trained: Path, write_config: Writer, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    results_of(config, trained / "best.ckpt")
+    rows = table(tmp_path / "out/test_predictions.csv")
+    broken = tmp_path / "broken file.mp4"
+    broken.write_text("text")
+    videos = [rows[0]["path"], str(broken), rows[1]["path"]]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_info:
+        main(["classify", str(trained / "best.ckpt"), *videos, "--json"])
+    assert exit_info.value.code == 1
+    printed = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.out.splitlines()]
+    assert [line["path"] for line in lines] == videos
+    assert "broken file.mp4" in lines[1]["error"]
+    assert "broken file.mp4" in printed.err
+    assert "Traceback" not in printed.err
+    for line, row in ((lines[0], rows[0]), (lines[2], rows[1])):
+        assert line["predictions"][0]["label"] == row["predicted"]
+        assert line["predictions"][0]["probability"] == pytest.approx(float(row["probability"]), abs=1e-6)
+        assert sum(p["probability"] for p in line["predictions"]) == pytest.approx(1)
+
+
+def test_classify_prints_text(trained: Path, small_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    video = str(small_data / "test/left/0 ü.mp4")
+    with pytest.raises(SystemExit) as exit_info:
+        main(["classify", str(trained / "best.ckpt"), video, "--top", "1"])
+    assert exit_info.value.code == 0
+    name, best = capsys.readouterr().out.splitlines()
+    assert name == video
+    assert best.split()[1] in ("left", "right")
+
+
+def test_validate_and_predict(
+    trained: Path, write_config: Writer, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    checkpoint = str(trained / "best.ckpt")
+    main(["validate", "--config", str(config), "--ckpt_path", checkpoint])
+    assert "Validation, one centre view of each video: top-1" in capsys.readouterr().out
+    unlabelled = str(small_data / "test/left")
+    main(["predict", "--config", str(config), "--ckpt_path", checkpoint, "--data.predict_list", unlabelled])
+    rows = table(tmp_path / "out/predictions.csv")
+    assert len(rows) == 3
+    assert {row["predicted"] for row in rows} <= {"left", "right"}
+    assert "Predicted 3 of 3 videos" in capsys.readouterr().out
+
+
+def test_folders_of_class_folders(trained: Path, write_config: Writer, small_data: Path, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    from_lists = results_of(config, trained / "best.ckpt")
+    folders = [f"--data.{split}_list={small_data / split}" for split in ("train", "val", "test")]
+    from_folders = results_of(config, trained / "best.ckpt", *folders)
+    different = {name for name in from_lists if from_lists[name] != from_folders[name]}
+    assert different == {"list"}
+
+
+def test_broken_video_in_testing_is_counted_and_named(
+    trained: Path, write_config: Writer, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.mp4").write_text("text")
+    rows = (small_data / "test.csv").read_text(encoding="utf-8").splitlines()
+    absolute = [f"{small_data}/{row}" for row in rows[1:]]
+    (tmp_path / "list.csv").write_text("\n".join([rows[0], "broken.mp4,left", *absolute]), encoding="utf-8")
+    config = write_config(tmp_path)
+    results = results_of(config, trained / "best.ckpt", f"--data.test_list={tmp_path / 'list.csv'}")
+    assert (results["num_videos"], results["num_scored"]) == (6, 5)
+    assert results["coverage"] == pytest.approx(5 / 6)
+    assert results["failed"][0]["path"].endswith("broken.mp4")
+    assert "not scored: " in capsys.readouterr().out
+
+
+def test_no_videos_at_all_can_be_scored(trained: Path, write_config: Writer, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_text("text")
+    (tmp_path / "list.csv").write_text("path,label\nbroken.mp4,left\n")
+    results = results_of(write_config(tmp_path), trained / "best.ckpt", f"--data.test_list={tmp_path / 'list.csv'}")
+    assert results["num_scored"] == 0
+    assert results["video_top1"] is None
+
+
+def test_fit_protects_a_finished_run_and_resumes(
+    write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    one = ["fit", "--config", str(config), "--trainer.max_epochs", "1"]
+    main(one)
+    last = tmp_path / "out/last.ckpt"
+    assert "last.ckpt exists: choose another --trainer.default_root_dir" in fails(capsys, *one)
+    steps = [torch.load(last, weights_only=True)["global_step"]]
+    for options in (["fit", "--config", str(config), "--ckpt_path", str(last)], [*one, "--overwrite", "true"]):
+        main(options)
+        steps.append(torch.load(last, weights_only=True)["global_step"])
+    assert steps == [2, 4, 2]
+
+
+class TestWrongInput:
+    def test_broken_video_in_training(
+        self, write_config: Writer, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "broken.mp4").write_text("text")
+        rows = ["path,label", *["broken.mp4,left", "broken.mp4,right"] * 2]
+        (tmp_path / "list.csv").write_text("\n".join(rows))
+        options = [f"--data.train_list={tmp_path / 'list.csv'}", "--data.val_list=null", "--data.num_workers=1"]
+        message = fails(capsys, "fit", "--config", write_config(tmp_path), *options)
+        assert "broken.mp4" in message
+
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            ("path,label\nnowhere.mp4,left\n", "list.csv line 2: video"),
+            ("path,label\n", "list.csv is empty"),
+            (
+                "path,label\n{video},left\n{video},up\n",
+                "list.csv line 3: label 'up' is none of the 2 classes (left, right)",
+            ),
+            ("path,label\n{video},7\n", "list.csv line 2: label '7' is none of the 2 classes (left, right)"),
+        ],
+    )
+    def test_list(
+        self, write_config: Writer, trained: Path, small_data: Path, tmp_path: Path, rows: str, message: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:  # fmt: skip
+        text = rows.format(video=small_data / "test/left/0 ü.mp4")
+        (tmp_path / "list.csv").write_text(text, encoding="utf-8")
+        options = [f"--data.test_list={tmp_path / 'list.csv'}", f"--ckpt_path={trained / 'best.ckpt'}"]
+        assert message in fails(capsys, "test", "--config", write_config(tmp_path), *options)
+
+    def test_number_of_classes(self, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        message = fails(capsys, "fit", "--config", write_config(tmp_path), "--model.network.init_args.num_classes=3")
+        assert "gives 3 logits but the data has 2 classes: set model.network.init_args.num_classes to 2" in message
+
+    def test_misspelt_keys(self, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        config = write_config(tmp_path)
+        text = config.read_text()
+        for right, wrong in (("batch_size", "batchsize"), ("crop_size", "cropsize"), ("max_epochs", "max_epoch")):
+            config.write_text(text.replace(right, wrong))
+            assert wrong in fails(capsys, "fit", "--config", config)
+        config.write_text(text)
+        assert "--data.batchsize" in fails(capsys, "fit", "--config", config, "--data.batchsize=2")
+        assert "no_such_file.yaml" in fails(capsys, "fit", "--config", "no_such_file.yaml")
+
+    def test_checkpoint(
+        self, write_config: Writer, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config = write_config(tmp_path)
+        video = small_data / "test/left/0 ü.mp4"
+        (tmp_path / "text.ckpt").write_text("not a checkpoint")
+        torch.save({"state_dict": {}}, tmp_path / "foreign.ckpt")
+        torch.save({"a2video": print}, tmp_path / "code.ckpt")
+        for name, message in (
+            ("none.ckpt", "does not exist"),
+            ("text.ckpt", "is not a checkpoint: give a .ckpt file that `a2video fit` wrote"),
+            ("code.ckpt", "is not a checkpoint"),
+            ("foreign.ckpt", "was not written by a2video"),
+        ):
+            assert message in fails(capsys, "classify", tmp_path / name, video)
+            assert message in fails(capsys, "test", "--config", config, f"--ckpt_path={tmp_path / name}")
+        assert "test needs trained weights: give --ckpt_path" in fails(capsys, "test", "--config", config)
+
+    def test_checkpoint_of_another_preprocessing_or_other_classes(
+        self, write_config: Writer, trained: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        options = ["test", "--config", write_config(tmp_path), f"--ckpt_path={trained / 'best.ckpt'}"]
+        message = fails(capsys, *options, "--data.preprocessing.frame_stride=3")
+        assert "trained with data.preprocessing.frame_stride = 2, but here it is 3" in message
+        (tmp_path / "names.txt").write_text("right\nleft\n")
+        message = fails(capsys, *options, f"--data.class_names={tmp_path / 'names.txt'}")
+        assert "the data's class names = ['left', 'right'], but here it is ['right', 'left']" in message
+
+    def test_unknown_command(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as exit_info:
+            main(["trian"])
+        assert exit_info.value.code == 2
+        assert "trian" in capsys.readouterr().err
+
+    def test_results_to_compare(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "does not exist: give the results.json" in fails(capsys, "compare", tmp_path)
+        (tmp_path / "results.json").write_text("[]")
+        assert "is not a results.json" in fails(capsys, "compare", tmp_path)
+
+
+def test_every_shared_video_is_classified_or_refused_with_one_sentence(
+    trained: Path, shared: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = sorted((shared / "videos").iterdir())
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as exit_info:
+        main(["classify", str(trained / "best.ckpt"), "--json", *map(str, videos)])
+    assert exit_info.value.code == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line["path"]) for line in lines] == videos
+    assert {Path(line["path"]).name for line in lines if "error" in line} == {"corrupted.mp4"}
+
+
+def test_classifier_in_python(trained: Path, small_data: Path) -> None:
+    classifier = VideoClassifier.load(trained / "best.ckpt", device="cpu")
+    prediction = classifier(small_data / "test/left/0 ü.mp4")
+    assert {name for name, _ in prediction.ranked} == {"left", "right"}
+    probabilities = [probability for _, probability in prediction.ranked]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert sum(probabilities) == pytest.approx(1)
