@@ -100,7 +100,7 @@ def test_broken_video_is_an_error_in_training_and_reported_in_testing(numbered: 
     broken.write_text("not a video")
     videos = VideoList("a list", (numbered, broken), (0, 1), ("x", "y"))
     p = Preprocessing(num_frames=4, frame_stride=2, short_side=16, crop_size=16, num_clips=1, num_crops=1)
-    with pytest.raises(VideoError, match="broken.mp4"):
+    with pytest.raises(VideoError, match=r"broken\.mp4"):
         VideoDataset(videos, *even_views(p))[1]
     dataset = VideoDataset(videos, *even_views(p), report_errors=True)
     batch = collate([dataset[0], dataset[1]])

@@ -123,7 +123,7 @@ def test_wrong_number_of_classes() -> None:
 
 
 def test_only_known_builders_are_built() -> None:
-    with pytest.raises(ValueError, match="unknown model builder 'os.system'"):
+    with pytest.raises(ValueError, match=r"unknown model builder 'os\.system'"):
         build({"builder": "os.system", "arguments": {"command": "true"}})
     with pytest.raises(ValueError, match="does not take the stored arguments"):
         build({"builder": "a2net_tiny", "arguments": {"classes": 4}})
