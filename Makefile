@@ -16,16 +16,27 @@ DEMO := runs/demo
 
 .venv: .venv/installed
 
+# The control is the same network on clips that repeat one frame, for a third of the epochs.
+DEMO_CONFIG := --config configs/motion/demo.yaml
+CONTROL := $(DEMO_CONFIG) --data.preprocessing.frame_stride 0 --trainer.default_root_dir $(DEMO)/control
+
 demo: .venv
 	$(BIN)/python data_prep/motion.py --out $(DEMO)/data
-	$(BIN)/python -m a2video fit --config configs/motion/demo.yaml --overwrite true
-	$(BIN)/python -m a2video test --config configs/motion/demo.yaml --ckpt_path $(DEMO)/best.ckpt
+	$(BIN)/python -m a2video fit $(DEMO_CONFIG) --overwrite true
+	$(BIN)/python -m a2video test $(DEMO_CONFIG) --ckpt_path $(DEMO)/best.ckpt
+	$(BIN)/python -m a2video fit $(CONTROL) --overwrite true --trainer.max_epochs 4
+	$(BIN)/python -m a2video test $(CONTROL) --ckpt_path $(DEMO)/control/best.ckpt
 	$(BIN)/python -m a2video classify $(DEMO)/best.ckpt $(DEMO)/data/videos/test/00000.mp4
+	@echo
+	@$(BIN)/python -m a2video compare $(DEMO) $(DEMO)/control
+	@echo
+	@echo "The demo is done ($(DEMO)/control: the same network on clips that repeat one frame). Its files:"
+	@ls -d $(DEMO)/best.ckpt $(DEMO)/results.json $(DEMO)/*.png $(DEMO)/*.csv $(DEMO)/data
 
 test: .venv
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest
 
 clean:

@@ -59,6 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     classify.set_defaults(run=_classify)
 
+    models = commands.add_parser("models", help="list every network: parameters, multiply-adds, the paper's values")
+    models.add_argument("--json", action="store_true", help="for machines")
+    models.set_defaults(run=_models)
+
     compare = commands.add_parser("compare", help="print the numbers of several results.json side by side")
     compare.add_argument("results", type=Path, nargs="+", help="results.json files, or their folders")
     compare.set_defaults(run=_compare)
@@ -90,6 +94,13 @@ def _classify(options: argparse.Namespace) -> int:
     if num_failed:
         print(f"{num_failed} of {len(options.videos)} videos could not be read", file=sys.stderr)
     return int(num_failed > 0)
+
+
+def _models(options: argparse.Namespace) -> int:
+    from a2video.models.catalog import costs, costs_table
+
+    print(json.dumps(costs(), indent=2) if options.json else costs_table())
+    return 0
 
 
 def _compare(options: argparse.Namespace) -> int:

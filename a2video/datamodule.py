@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from a2video.data.dataset import EpochSampler, Item, VideoDataset, collate, even_views
 from a2video.data.samplers import RandomClips
-from a2video.data.transforms import Preprocessing, RandomCrop
+from a2video.data.transforms import Preprocessing, RandomArea, RandomCrop, Transform
 from a2video.data.video_list import VideoList, read_class_names, read_video_list
 from a2video.errors import InputError
 
@@ -32,6 +32,8 @@ class VideoDataModule(pl.LightningDataModule):
         class_names: a list, or a .txt file with one class name a line, that gives the classes and their order; the
             training list when None.
         train_short_side: smallest and largest short side in training; preprocessing.short_side when None.
+        train_area: instead of train_short_side: smallest and largest share of a frame's area that a training crop
+            takes, at an aspect of 3/4 to 4/3, as is usual for ImageNet.
         horizontal_flip: probability of mirroring a training clip. Set it to 0 where left and right matter.
         batch_size: clips in a batch, on each device.
         num_workers: decoding processes, on each device; results do not depend on it.
@@ -48,6 +50,7 @@ class VideoDataModule(pl.LightningDataModule):
         root: str | None = None,
         class_names: str | None = None,
         train_short_side: tuple[int, int] | None = None,
+        train_area: tuple[float, float] | None = None,
         horizontal_flip: float = 0.5,
         batch_size: int = 8,
         num_workers: int = 2,
@@ -67,7 +70,12 @@ class VideoDataModule(pl.LightningDataModule):
         self.root = root
         self.class_source = class_names or train_list or val_list or test_list
         short_side = train_short_side or (preprocessing.short_side, preprocessing.short_side)
-        self.train_transform = RandomCrop(short_side, preprocessing.crop_size, horizontal_flip)
+        crop_size = preprocessing.crop_size
+        self.train_transform: Transform = RandomCrop(short_side, crop_size, horizontal_flip)
+        if train_area is not None:
+            if train_short_side is not None:
+                raise InputError("data.train_area and data.train_short_side exclude each other: set one of them")
+            self.train_transform = RandomArea(train_area, crop_size, horizontal_flip)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed

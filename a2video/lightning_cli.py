@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -49,6 +51,9 @@ class ExperimentCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed for everything."""
         parser.add_argument("--overwrite", type=bool, default=False, help="fit: replace the run in the output folder")
+        parser.add_argument(
+            "--num_threads", type=int, default=0, help="torch's threads on the CPU, beside the loader's workers; 0: all"
+        )
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -64,6 +69,8 @@ class ExperimentCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Fits the options to the subcommand, and protects a finished run."""
         config = self.config[self.subcommand]
+        if config.num_threads > 0:
+            torch.set_num_threads(config.num_threads)
         if config.data.val_list is None:
             config.trainer.limit_val_batches = 0
         if self.subcommand == "fit":
@@ -77,6 +84,13 @@ class ExperimentCLI(LightningCLI):
             self.save_config_callback = None
         if self.subcommand in ("validate", "test"):
             config.verbose = False  # we print our own table
+
+    def instantiate_classes(self) -> None:
+        """A value that a class refuses is a mistake in the configuration."""
+        try:
+            super().instantiate_classes()
+        except (ValueError, MisconfigurationException) as error:
+            raise InputError(" ".join(str(error).split())) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """best.ckpt, last.ckpt and logs/ go to the output folder, unless the user's YAML configures others."""

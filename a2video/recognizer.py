@@ -14,6 +14,7 @@ from a2video.data.dataset import Batch
 from a2video.data.transforms import Preprocessing
 from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, score_views
+from a2video.models.inflate import Inflation, load_pretrained
 from a2video.schedules import Schedule
 from a2video.video_accuracy import VideoAccuracy
 
@@ -36,7 +37,10 @@ class Recognizer(pl.LightningModule):
         momentum: in [0, 1).
         weight_decay: on all parameters.
         schedule: factor on lr at each optimiser step; constant when None.
-        channels_last: keep weights and clips in torch's channels_last_3d layout, which is often faster.
+        channels_last: keep weights and clips in torch's channels_last layout, which is often faster.
+        pretrained: a weights file to start training from (see a2video.models.load_pretrained); ImageNet weights and
+            2D networks of ours are inflated.
+        inflate: how: "center" or "mean".
     """
 
     def __init__(
@@ -47,6 +51,8 @@ class Recognizer(pl.LightningModule):
         weight_decay: float = 1e-4,
         schedule: Schedule | None = None,
         channels_last: bool = False,
+        pretrained: str | None = None,
+        inflate: Inflation = "center",
     ) -> None:
         super().__init__()
         self.network = network
@@ -54,8 +60,12 @@ class Recognizer(pl.LightningModule):
         self.momentum = momentum
         self.weight_decay = weight_decay
         self.schedule = schedule
-        if channels_last:
-            self.network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.pretrained = pretrained
+        self.inflate = inflate
+        formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
+        for weight in self.network.parameters():
+            if weight.ndim in formats:
+                weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
         self.class_names: tuple[str, ...] = ()
         self.scores: dict[str, Tensor] = {}  # of the last validation, test or prediction; see VideoAccuracy.compute
         self.errors: list[tuple[int, str]] = []  # (video_index, message) of videos that could not be read
@@ -69,7 +79,7 @@ class Recognizer(pl.LightningModule):
         return cast(DescribedData, datamodule)
 
     def setup(self, stage: str) -> None:
-        """Checks that the network's logits are one for each class of the data."""
+        """Checks that the network's logits are one for each class of the data, and loads pretrained weights."""
         self.class_names = self.data.class_names
         num_classes = getattr(self.network, "num_classes", None)
         if num_classes is not None and self.class_names and num_classes != len(self.class_names):
@@ -77,6 +87,12 @@ class Recognizer(pl.LightningModule):
                 f"the network gives {num_classes} logits but the data has {len(self.class_names)} classes: set "
                 f"model.network.init_args.num_classes to {len(self.class_names)}, or correct the labels"
             )
+        if stage == "fit" and self.pretrained is not None:
+            try:
+                report = load_pretrained(self.network, self.pretrained, self.inflate)
+            except ValueError as error:
+                raise InputError(f"model.pretrained: {error}") from error
+            self.print(f"Pretrained {self.pretrained}, {report}")
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 clips (N, 3, T, H, W) -> logits (N, num_classes)."""

@@ -100,7 +100,7 @@ class Course:
 def draw_course(rng: np.random.Generator, speed_range: tuple[float, float]) -> Course:
     """Draw the random numbers of one motion."""
     speed, direction, deviation = rng.uniform(*speed_range), rng.uniform(0, 360), rng.uniform(-20, 20)
-    return Course(speed, direction, deviation, radius=rng.uniform(10, 14), phase=rng.uniform(0, 2 * BEAT))
+    return Course(speed, direction, deviation, radius=rng.uniform(8, 11), phase=rng.uniform(0, 2 * BEAT))
 
 
 def unit(degrees: float | Array) -> Array:

@@ -233,6 +233,17 @@ class TestWrongInput:
         message = fails(capsys, "fit", "--config", write_config(tmp_path), "--model.network.init_args.num_classes=3")
         assert "gives 3 logits but the data has 2 classes: set model.network.init_args.num_classes to 2" in message
 
+    def test_values_that_a_class_refuses(
+        self, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        fit = ("fit", "--config", write_config(tmp_path))
+        assert "no residual block is named 'conv9.9'" in fails(capsys, *fit, '--model.network.places=["conv9.9"]')
+        assert "num_crops must be 1 or 3, got 2" in fails(capsys, *fit, "--data.preprocessing.num_crops=2")
+        assert "accelerator" in fails(capsys, *fit, "--trainer.accelerator=abacus")
+        message = fails(capsys, *fit, f"--model.pretrained={tmp_path / 'none.pth'}")
+        assert "model.pretrained: weights" in message
+        assert "none.pth cannot be loaded: the file does not exist" in message
+
     def test_misspelt_keys(self, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         config = write_config(tmp_path)
         text = config.read_text()
@@ -294,6 +305,38 @@ def test_every_shared_video_is_classified_or_refused_with_one_sentence(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [Path(line["path"]) for line in lines] == videos
     assert {Path(line["path"]).name for line in lines if "error" in line} == {"corrupted.mp4"}
+
+
+def test_fine_tuning_from_pretrained_weights(
+    trained: Path, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    options = ["--model.lr=0", "--trainer.max_epochs=1", f"--model.pretrained={trained / 'best.ckpt'}"]
+    main(["fit", "--config", str(config), *options])
+    assert "weights loaded, 0 inflated" in capsys.readouterr().out
+    before, after = (
+        torch.load(path, weights_only=True)["state_dict"]
+        for path in (trained / "best.ckpt", tmp_path / "out/last.ckpt")
+    )
+    assert all(torch.equal(before[name], after[name]) for name in before if name.endswith(("weight", "bias")))
+
+
+def test_list_of_models(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from a2video.models import catalog
+
+    few = [entry for entry in catalog.CATALOG if entry.name in ("resnet26", "a2net_resnet50", "a2net_tiny")]
+    monkeypatch.setattr(catalog, "CATALOG", few)
+    for options in ([], ["--json"]):
+        with pytest.raises(SystemExit) as exit_info:
+            main(["models", *options])
+        assert exit_info.value.code == 0
+    printed = capsys.readouterr().out
+    table, rows = printed[: printed.index("[")], json.loads(printed[printed.index("[") :])
+    assert "7.04 M (paper 7.04, +0.1 %)" in table
+    assert "40.80 G (paper 40.8, -0.0 %)" in table
+    assert rows[1]["builder"] == "a2net_resnet50"
+    assert rows[1]["multiply_adds_giga"] < 40.2 < rows[1]["textbook_multiply_adds_giga"]
+    assert abs(rows[1]["parameters_difference_percent"]) < 0.5
 
 
 def test_classifier_in_python(trained: Path, small_data: Path) -> None:

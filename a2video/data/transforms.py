@@ -91,17 +91,25 @@ class Preprocessing:
 
 
 def resize_short_side(frames: NDArray[np.uint8], short_side: int) -> Tensor:
-    """uint8 (N, H, W, 3) -> uint8 (N, 3, H', W') whose shorter side is `short_side` pixels, aspect kept.
-
-    Bilinear with antialiasing, so shrinking does not alias.
-    """
+    """uint8 (N, H, W, 3) -> uint8 (N, 3, H', W') whose shorter side is `short_side` pixels, aspect kept."""
     height, width = frames.shape[1:3]
     scale = short_side / min(height, width)
     size = [max(short_side, round(side * scale)) for side in (height, width)]
-    images = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    if [height, width] == size:
+    return resize(torch.from_numpy(frames).permute(0, 3, 1, 2), (size[0], size[1]))
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """uint8 (N, 3, H, W) -> uint8 (N, 3, *size), bilinear with antialiasing."""
+    if images.shape[2:] == size:
         return images
     return torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def check_probability(horizontal_flip: float) -> float:
+    """The value itself, if it is in [0, 1]."""
+    if not 0 <= horizontal_flip <= 1:
+        raise InputError(f"horizontal_flip is a probability in [0, 1], got {horizontal_flip}")
+    return horizontal_flip
 
 
 class Transform(ABC):
@@ -129,11 +137,9 @@ class RandomCrop(Transform):
                 f"expected crop_size <= smallest <= largest short side, got {crop_size}, {short_side[0]} and "
                 f"{short_side[1]}"
             )
-        if not 0 <= horizontal_flip <= 1:
-            raise InputError(f"horizontal_flip is a probability in [0, 1], got {horizontal_flip}")
         self.short_side = short_side
         self.crop_size = crop_size
-        self.horizontal_flip = horizontal_flip
+        self.horizontal_flip = check_probability(horizontal_flip)
 
     def __call__(self, frames: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
         """One crop; see Transform."""
@@ -141,6 +147,39 @@ class RandomCrop(Transform):
         top, left = (int(rng.integers(0, size - self.crop_size, endpoint=True)) for size in images.shape[2:])
         crop = _crop(images, top, left, self.crop_size)
         return crop.flip(-1) if rng.random() < self.horizontal_flip else crop
+
+
+class RandomArea(Transform):
+    """A random share of the frame's area at an aspect of 3/4 to 4/3, scaled to the crop size, perhaps mirrored.
+
+    The training augmentation of ImageNet (Szegedy et al., CVPR 2015); ten tries, then the centre square.
+    """
+
+    def __init__(self, area: tuple[float, float], crop_size: int, horizontal_flip: float) -> None:
+        if not 0 < area[0] <= area[1] <= 1:
+            raise InputError(f"train_area is a smallest and a largest share in (0, 1], got {area[0]} and {area[1]}")
+        self.area = area
+        self.crop_size = crop_size
+        self.horizontal_flip = check_probability(horizontal_flip)
+
+    def __call__(self, frames: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+        """One crop; see Transform."""
+        top, left, height, width = self._box(frames.shape[1], frames.shape[2], rng)
+        images = torch.from_numpy(frames[:, top : top + height, left : left + width]).permute(0, 3, 1, 2)
+        images = resize(images, (self.crop_size, self.crop_size))
+        crop = images.transpose(0, 1)[None]
+        return crop.flip(-1) if rng.random() < self.horizontal_flip else crop
+
+    def _box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+        for _ in range(10):
+            area = height * width * rng.uniform(*self.area)
+            aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+            rows, columns = round(np.sqrt(area / aspect)), round(np.sqrt(area * aspect))
+            if 0 < rows <= height and 0 < columns <= width:
+                top, left = rng.integers(height - rows, endpoint=True), rng.integers(width - columns, endpoint=True)
+                return int(top), int(left), rows, columns
+        side = min(height, width)
+        return (height - side) // 2, (width - side) // 2, side, side
 
 
 class EvenCrops(Transform):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from a2video.data.readers import IMAGE_SUFFIXES
 from a2video.errors import InputError
 
 VIDEO_SUFFIXES = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
@@ -43,7 +44,7 @@ class _Entry:
 def read_video_list(
     source: str | Path, root: str | Path | None = None, class_names: Sequence[str] | None = None
 ) -> VideoList:
-    """Reads a CSV file with the header `path,label`, or a folder with one folder of videos for each class.
+    """Reads a CSV file with the header `path,label`, or a folder with one folder of videos (or pictures) a class.
 
     Labels are class names, or whole numbers from zero. A CSV file without the column `label`, and a folder with
     videos right in it, give a list without labels.
@@ -139,13 +140,16 @@ def _entries_of_folder(folder: Path) -> tuple[list[_Entry], tuple[str, ...] | No
     for class_folder in class_folders:
         videos = _videos_in(class_folder)
         if not videos:
-            raise InputError(f"class folder {class_folder} has no video: add some or remove the folder")
+            raise InputError(f"class folder {class_folder} has no video and no picture: add some or remove the folder")
         entries += [_Entry(str(class_folder), video, class_folder.name) for video in videos]
     return entries, tuple(class_folder.name for class_folder in class_folders)
 
 
 def _videos_in(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.iterdir() if file.suffix.lower() in VIDEO_SUFFIXES)
+    """The videos of a folder; its pictures where it has no video."""
+    files = sorted(folder.iterdir())
+    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
+    return videos or [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
 
 
 def _refuse_missing(entries: Sequence[_Entry]) -> None:

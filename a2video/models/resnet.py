@@ -1,4 +1,4 @@
-"""Pre-activation bottleneck ResNets for clips, with attention blocks at named places, and the paper's variants."""
+"""Bottleneck residual networks for clips and images, pre- or post-activation, with blocks at named places."""
 
 from __future__ import annotations
 
@@ -6,153 +6,221 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from a2video.models.description import described
-from a2video.models.double_attention import DoubleAttention
+from a2video.models.dims import BATCH_NORMS, CONVOLUTIONS, MAX_POOLS
+from a2video.models.insert import insert_blocks
 
-Size = tuple[int, int, int]
+Size = tuple[int, ...]  # (T, H, W) or (H, W)
 EXPANSION = 4  # a bottleneck block puts out 4 times its width
 
 
 @dataclass(frozen=True)
 class Stem:
-    """The first convolution, without bias, and whether a 1x3x3 max-pool of stride 1,2,2 follows it."""
+    """The first convolution, whether BN-ReLU follow it, and whether a max-pool 3x3 of stride 2 in H and W ends it."""
 
     channels: int
     kernel: Size
     stride: Size
+    norm: bool = False
     pool: bool = False
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: its bottleneck width, one middle kernel a block, the stride of the first block."""
+    """One stage: its bottleneck width, the kernels (first, middle) of each block, the stride of the first block."""
 
     width: int
-    kernels: tuple[Size, ...]
+    kernels: tuple[tuple[Size, Size], ...]
     stride: Size
 
 
+def convolution(in_channels: int, out_channels: int, kernel: Size, stride: Size) -> nn.Module:
+    """A convolution without bias, padded so that stride 1 keeps the size; as many dimensions as the kernel has."""
+    padding = tuple(k // 2 for k in kernel)
+    return CONVOLUTIONS[len(kernel)](in_channels, out_channels, kernel, stride, padding, bias=False)  # type: ignore[arg-type]
+
+
 class Bottleneck(nn.Module):
-    """Pre-activation bottleneck block: BN-ReLU-conv 1x1x1, BN-ReLU-conv `kernel`, BN-ReLU-conv 1x1x1, plus shortcut.
+    """Pre-activation bottleneck block: BN-ReLU-conv, three times with kernels first, middle and 1, plus shortcut.
 
     The stride sits on the middle convolution. Where the shape changes, the shortcut is a 1x1x1 convolution of the
-    first BN-ReLU's output, with no normalisation of its own.
+    first BN-ReLU's output; with `shortcut_norm` of a BN-ReLU of its own.
     """
 
-    def __init__(self, in_channels: int, width: int, kernel: Size, stride: Size) -> None:
+    final_norm: ClassVar[bool] = True  # the network must end in a BN-ReLU of its own
+
+    def __init__(
+        self, in_channels: int, width: int, kernels: tuple[Size, Size], stride: Size, shortcut_norm: bool = False
+    ) -> None:
         super().__init__()
-        out_channels = EXPANSION * width
-        padding = (kernel[0] // 2, kernel[1] // 2, kernel[2] // 2)
-        self.bn1 = nn.BatchNorm3d(in_channels)
-        self.conv1 = nn.Conv3d(in_channels, width, 1, bias=False)
-        self.bn2 = nn.BatchNorm3d(width)
-        self.conv2 = nn.Conv3d(width, width, kernel, stride, padding, bias=False)
-        self.bn3 = nn.BatchNorm3d(width)
-        self.conv3 = nn.Conv3d(width, out_channels, 1, bias=False)
+        first, middle = kernels
+        one = (1,) * len(middle)
+        batch_norm = BATCH_NORMS[len(middle)]
+        self.bn1 = batch_norm(in_channels)
+        self.conv1 = convolution(in_channels, width, first, one)
+        self.bn2 = batch_norm(width)
+        self.conv2 = convolution(width, width, middle, stride)
+        self.bn3 = batch_norm(width)
+        self.conv3 = convolution(width, EXPANSION * width, one, one)
         self.shortcut: nn.Module | None = None
-        if in_channels != out_channels or prod(stride) > 1:
-            self.shortcut = nn.Conv3d(in_channels, out_channels, 1, stride, bias=False)
+        self.shortcut_bn: nn.Module | None = None
+        if in_channels != EXPANSION * width or prod(stride) > 1:
+            self.shortcut_bn = batch_norm(in_channels) if shortcut_norm else None
+            self.shortcut = convolution(in_channels, EXPANSION * width, one, stride)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, T, H, W) -> (B, 4 * width, T', H', W')."""
+        """(B, in_channels, *size) -> (B, 4 * width, *size / stride)."""
         activated = torch.relu(self.bn1(x))
         y = self.conv1(activated)
         y = self.conv2(torch.relu(self.bn2(y)))
         y = self.conv3(torch.relu(self.bn3(y)))
+        if self.shortcut_bn is not None:
+            activated = torch.relu(self.shortcut_bn(x))
         residual: Tensor = y + (x if self.shortcut is None else self.shortcut(activated))
         return residual
 
 
-class ResNet3d(nn.Module):
-    """3D residual network: stem, stages `conv2`, `conv3`, ..., BN-ReLU, global average pool, dropout, linear.
+class BottleneckWithOwnShortcutNorm(Bottleneck):
+    """The GloRe authors' block: a projection shortcut has a BN-ReLU of its own."""
+
+    def __init__(self, in_channels: int, width: int, kernels: tuple[Size, Size], stride: Size) -> None:
+        super().__init__(in_channels, width, kernels, stride, shortcut_norm=True)
+
+
+class PostActivationBottleneck(nn.Module):
+    """Post-activation bottleneck block (conv-BN-ReLU): the one of torchvision's ResNets, with stride in the middle."""
+
+    final_norm: ClassVar[bool] = False
+
+    def __init__(self, in_channels: int, width: int, kernels: tuple[Size, Size], stride: Size) -> None:
+        super().__init__()
+        first, middle = kernels
+        one = (1,) * len(middle)
+        batch_norm = BATCH_NORMS[len(middle)]
+        self.conv1 = convolution(in_channels, width, first, one)
+        self.bn1 = batch_norm(width)
+        self.conv2 = convolution(width, width, middle, stride)
+        self.bn2 = batch_norm(width)
+        self.conv3 = convolution(width, EXPANSION * width, one, one)
+        self.bn3 = batch_norm(EXPANSION * width)
+        self.shortcut: nn.Module | None = None
+        self.shortcut_bn: nn.Module | None = None
+        if in_channels != EXPANSION * width or prod(stride) > 1:
+            self.shortcut = convolution(in_channels, EXPANSION * width, one, stride)
+            self.shortcut_bn = batch_norm(EXPANSION * width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, *size) -> (B, 4 * width, *size / stride)."""
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = torch.relu(self.bn2(self.conv2(y)))
+        y = self.bn3(self.conv3(y))
+        if self.shortcut is not None and self.shortcut_bn is not None:
+            x = self.shortcut_bn(self.shortcut(x))
+        return torch.relu(y + x)
+
+
+Block = type[Bottleneck] | type[PostActivationBottleneck]
+
+
+class ResNet(nn.Module):
+    """Residual network: stem, stages `conv2`, `conv3`, ..., global average pool, dropout, linear.
 
     Residual blocks are named as in the paper, from one: `conv3.1` is the first block of `conv3`. A block put in
-    after `conv3.1` becomes the submodule `conv3.1_attention`, so the names of all other weights stay the same with
-    and without attention.
+    after it is its child `conv3.1.attention`, so all other weights have the same names with and without it.
 
     Args:
         stem: the first convolution.
         stages: the residual stages, first to last.
         num_classes: length of the logits.
+        block: the kind of residual block.
         attention: residual block name -> function that takes its number of channels and returns the module to put
-            right after it, e.g. `{"conv4.1": DoubleAttention}`.
+            right after it, e.g. `{"conv4.1": DoubleAttention}`; see insert_blocks.
         dropout: probability of zeroing a pooled feature in training, in [0, 1].
 
     Raises:
         ValueError: `attention` names a place that does not exist, or `num_classes` is not positive.
     """
 
+    dims: ClassVar[int]
+    size_names: ClassVar[str]
+
     def __init__(
         self,
         stem: Stem,
         stages: Sequence[Stage],
         num_classes: int,
+        block: Block = Bottleneck,
         attention: Mapping[str, Callable[[int], nn.Module]] | None = None,
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        attention = {} if attention is None else attention
-        places = [f"conv{s}.{b}" for s, stage in enumerate(stages, 2) for b in range(1, len(stage.kernels) + 1)]
-        for place in attention:
-            if place not in places:
-                raise ValueError(f"no residual block is named {place!r}; this network has {', '.join(places)}")
-
-        padding = (stem.kernel[0] // 2, stem.kernel[1] // 2, stem.kernel[2] // 2)
-        self.conv1 = nn.Conv3d(3, stem.channels, stem.kernel, stem.stride, padding, bias=False)
-        self.pool = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, 1, 1)) if stem.pool else nn.Identity()
-        strides = [stem.stride, (1, 2, 2) if stem.pool else (1, 1, 1)]
-        channels = stem.channels
+        one, spatial = (1,) * self.dims, (1,) * (self.dims - 2) + (2, 2)
+        channels, strides = stem.channels, [stem.stride]
+        self.conv1 = convolution(3, channels, stem.kernel, stem.stride)
+        self.bn1 = BATCH_NORMS[self.dims](channels) if stem.norm else None
+        self.pool: nn.Module | None = None
+        if stem.pool:
+            around = (0,) * (self.dims - 2) + (1, 1)
+            self.pool = MAX_POOLS[self.dims](tuple(2 * p + 1 for p in around), spatial, around)
+            strides.append(spatial)
         self.stage_names = [f"conv{number}" for number in range(2, len(stages) + 2)]
         for name, stage in zip(self.stage_names, stages, strict=True):
             blocks: OrderedDict[str, nn.Module] = OrderedDict()
-            for number, kernel in enumerate(stage.kernels, 1):
-                stride = stage.stride if number == 1 else (1, 1, 1)
-                blocks[f"{number}"] = Bottleneck(channels, stage.width, kernel, stride)
+            for number, kernels in enumerate(stage.kernels, 1):
+                blocks[str(number)] = block(channels, stage.width, kernels, stage.stride if number == 1 else one)
                 channels = EXPANSION * stage.width
-                strides.append(stride)
             self.add_module(name, nn.Sequential(blocks))
-        self.bn = nn.BatchNorm3d(channels)
+            strides.append(stage.stride)
+        self.bn = BATCH_NORMS[self.dims](channels) if block.final_norm else None
         self.dropout = nn.Dropout(dropout)
         self.fc = nn.Linear(channels, num_classes)
         self._initialize()
-        for place, make_block in attention.items():
-            self._insert_after(place, make_block)
-
         self.num_classes = num_classes
-        self.min_size = [prod(s) for s in zip(*strides, strict=True)]  # (T, H, W) that leaves one position at the end
+        self.min_size = tuple(prod(s) for s in zip(*strides, strict=True))  # leaves one position at the end
+        self._check_places(attention or {})
+        insert_blocks(self, attention or {})
 
     def _initialize(self) -> None:
         for module in self.modules():
-            if isinstance(module, nn.Conv3d):
+            if isinstance(module, CONVOLUTIONS[self.dims]):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         nn.init.normal_(self.fc.weight, std=0.01)
         nn.init.zeros_(self.fc.bias)
 
-    def _insert_after(self, place: str, make_block: Callable[[int], nn.Module]) -> None:
-        stage_name, number = place.split(".")
-        stage = self.get_submodule(stage_name)
-        block = stage.get_submodule(number)
-        assert isinstance(stage, nn.Sequential)
-        assert isinstance(block, Bottleneck)
-        modules = OrderedDict(stage.named_children())
-        attended: OrderedDict[str, nn.Module] = OrderedDict()
-        for name, module in modules.items():
-            attended[name] = module
-            if name == number:
-                attended[f"{number}_attention"] = make_block(block.conv3.out_channels)
-        self.add_module(stage_name, nn.Sequential(attended))
+    def _check_places(self, attention: Mapping[str, object]) -> None:
+        places = [
+            f"{stage}.{name}" for stage in self.stage_names for name, _ in self.get_submodule(stage).named_children()
+        ]
+        for place in attention:
+            if place not in places:
+                raise ValueError(f"no residual block is named {place!r}; this network has {', '.join(places)}")
+
+    def features(self, x: Tensor) -> Tensor:
+        """Feature maps (B, channels, *size) before pooling; x and errors as in forward."""
+        if x.ndim != self.dims + 2 or x.shape[1] != 3:
+            raise ValueError(f"expected input of shape (B, 3, {self.size_names}), got {tuple(x.shape)}")
+        if any(size < least for size, least in zip(x.shape[2:], self.min_size, strict=True)):
+            raise ValueError(f"input must be at least {self.min_size} in ({self.size_names}), got {tuple(x.shape[2:])}")
+        x = self.conv1(x)
+        if self.bn1 is not None:
+            x = torch.relu(self.bn1(x))
+        if self.pool is not None:
+            x = self.pool(x)
+        for name in self.stage_names:
+            x = self.get_submodule(name)(x)
+        return x if self.bn is None else torch.relu(self.bn(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Classifies clips.
+        """Classifies clips or images.
 
         Args:
-            x: (B, 3, T, H, W) floating point, normalised RGB; T, H, W at least `min_size`.
+            x: (B, 3, T, H, W) or (B, 3, H, W) floating point, normalised RGB, each size at least that in `min_size`.
 
         Returns:
             Raw logits (B, num_classes), in training and evaluation alike.
@@ -160,103 +228,24 @@ class ResNet3d(nn.Module):
         Raises:
             ValueError: x has another shape, or is too small.
         """
-        if x.ndim != 5 or x.shape[1] != 3:
-            raise ValueError(f"expected clips of shape (B, 3, T, H, W), got {tuple(x.shape)}")
-        if any(size < least for size, least in zip(x.shape[2:], self.min_size, strict=True)):
-            raise ValueError(f"clips must be at least {self.min_size} in (T, H, W), got {tuple(x.shape[2:])}")
-        x = self.pool(self.conv1(x))
-        for name in self.stage_names:
-            x = self.get_submodule(name)(x)
-        x = torch.relu(self.bn(x)).mean(dim=(2, 3, 4))  # (B, channels)
-        logits: Tensor = self.fc(self.dropout(x))
+        pooled = self.features(x).flatten(2).mean(2)  # (B, channels)
+        logits: Tensor = self.fc(self.dropout(pooled))
         return logits
 
 
-def _kernels(num_blocks: int, spatiotemporal: Sequence[int]) -> tuple[Size, ...]:
-    """3x3x3 in the blocks (from one) that `spatiotemporal` lists, 1x3x3 in the others."""
-    return tuple((3, 3, 3) if number in spatiotemporal else (1, 3, 3) for number in range(1, num_blocks + 1))
+class ResNet3d(ResNet):
+    """A ResNet for clips (B, 3, T, H, W); sizes, kernels and strides are (T, H, W)."""
+
+    dims = 3
+    size_names = "T, H, W"
 
 
-def _small_stages(depths: Sequence[int]) -> list[Stage]:
-    """The stages of ResNet-26 and ResNet-29: 3x3x3 everywhere, time halved in conv2, space from conv3 on."""
-    strides: list[Size] = [(2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2)]
-    return [
-        Stage(width, ((3, 3, 3),) * depth, stride)
-        for width, depth, stride in zip((32, 64, 128, 256), depths, strides, strict=True)
-    ]
+class ResNet2d(ResNet):
+    """A ResNet for images (B, 3, H, W), or clips of one frame (B, 3, 1, H, W); sizes are (H, W)."""
 
+    dims = 2
+    size_names = "H, W"
 
-SMALL_STEM = Stem(16, (3, 5, 5), (1, 2, 2))
-RESNET26_STAGES = _small_stages((2, 2, 2, 2))
-RESNET29_STAGES = _small_stages((2, 2, 3, 2))
-RESNET50_STEM = Stem(32, (3, 5, 5), (1, 2, 2), pool=True)
-RESNET50_STAGES = [
-    Stage(64, _kernels(3, (1, 2, 3)), (1, 1, 1)),
-    Stage(128, _kernels(4, (1, 3)), (2, 2, 2)),
-    Stage(256, _kernels(6, (1, 3, 5)), (1, 2, 2)),
-    Stage(512, _kernels(3, (2,)), (1, 2, 2)),
-]
-TINY_STEM = Stem(16, (3, 5, 5), (1, 2, 2))
-TINY_STAGES = [
-    Stage(8, ((3, 3, 3),), (1, 2, 2)),
-    Stage(16, ((3, 3, 3),) * 2, (1, 2, 2)),
-    Stage(32, ((3, 3, 3),) * 2, (2, 1, 1)),
-]
-
-
-def _double_attention(places: Sequence[str], ratio: int) -> dict[str, Callable[[int], nn.Module]]:
-    """Double attention with c_m = c_n = channels // ratio after each of the places."""
-    return dict.fromkeys(places, lambda channels: DoubleAttention(channels, channels // ratio, channels // ratio))
-
-
-@described
-def resnet26(num_classes: int, dropout: float = 0.0) -> ResNet3d:
-    """ResNet-26 of the paper's ablation, made for clips of 16 x 112 x 112."""
-    return ResNet3d(SMALL_STEM, RESNET26_STAGES, num_classes, dropout=dropout)
-
-
-@described
-def resnet29(num_classes: int, dropout: float = 0.0) -> ResNet3d:
-    """ResNet-29 of the paper's ablation (one more block in conv4), made for clips of 16 x 112 x 112."""
-    return ResNet3d(SMALL_STEM, RESNET29_STAGES, num_classes, dropout=dropout)
-
-
-@described
-def resnet50(num_classes: int, dropout: float = 0.0) -> ResNet3d:
-    """The paper's 3D ResNet-50, made for clips of 8 x 224 x 224."""
-    return ResNet3d(RESNET50_STEM, RESNET50_STAGES, num_classes, dropout=dropout)
-
-
-@described
-def a2net_resnet26(
-    num_classes: int, places: Sequence[str] = ("conv4.1",), ratio: int = 4, dropout: float = 0.0
-) -> ResNet3d:
-    """ResNet-26 with double attention (c_m = c_n = channels / ratio) after each residual block in `places`."""
-    return ResNet3d(SMALL_STEM, RESNET26_STAGES, num_classes, _double_attention(places, ratio), dropout)
-
-
-@described
-def a2net_resnet29(
-    num_classes: int, places: Sequence[str] = ("conv4.1",), ratio: int = 4, dropout: float = 0.0
-) -> ResNet3d:
-    """ResNet-29 with double attention (c_m = c_n = channels / ratio) after each residual block in `places`."""
-    return ResNet3d(SMALL_STEM, RESNET29_STAGES, num_classes, _double_attention(places, ratio), dropout)
-
-
-@described
-def a2net_resnet50(
-    num_classes: int,
-    places: Sequence[str] = ("conv3.1", "conv3.3", "conv4.1", "conv4.3", "conv4.5"),
-    ratio: int = 2,
-    dropout: float = 0.0,
-) -> ResNet3d:
-    """A²-Net for Kinetics and UCF-101: the 3D ResNet-50 with five double attention blocks, c_m = c_n = channels / 2."""
-    return ResNet3d(RESNET50_STEM, RESNET50_STAGES, num_classes, _double_attention(places, ratio), dropout)
-
-
-@described
-def a2net_tiny(
-    num_classes: int, places: Sequence[str] = ("conv3.1", "conv4.1"), ratio: int = 2, dropout: float = 0.0
-) -> ResNet3d:
-    """A small A²-Net for CPUs and tests, made for clips of 8 x 64 x 64; ours, not the paper's."""
-    return ResNet3d(TINY_STEM, TINY_STAGES, num_classes, _double_attention(places, ratio), dropout)
+    def features(self, x: Tensor) -> Tensor:
+        """See ResNet.features."""
+        return super().features(x.squeeze(2) if x.ndim == 5 and x.shape[2] == 1 else x)

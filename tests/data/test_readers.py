@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from torch._utils import ExceptionWrapper
 
-from a2video.data.readers import PyAVReader, VideoError, VideoReader, open_video
+from a2video.data.pyav_reader import PyAVReader
+from a2video.data.readers import VideoError, VideoReader, open_video
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "videos"
 NUM_FRAMES = 90

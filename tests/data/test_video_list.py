@@ -100,7 +100,7 @@ def test_missing_list_and_binary_list(folder: Path) -> None:
 
 def test_empty_class_folder(folder: Path) -> None:
     (folder / "videos/nothing").mkdir()
-    with pytest.raises(InputError, match=r"class folder .*nothing has no video"):
+    with pytest.raises(InputError, match=r"class folder .*nothing has no video and no picture"):
         read_video_list(folder / "videos")
 
 

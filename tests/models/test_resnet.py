@@ -1,64 +1,83 @@
 from __future__ import annotations
 
-import warnings
-from collections import Counter
+import json
+from pathlib import Path
 
 import pytest
 import torch
-from fvcore.nn import FlopCountAnalysis
 from torch import nn
 
-from a2video.models import BUILDERS, DoubleAttention, ResNet3d, a2net_resnet26, a2net_tiny, resnet26
+from a2video.models import BUILDERS, CATALOG, DoubleAttention, a2net_resnet26, a2net_tiny, resnet26
+from a2video.models.catalog import count_multiply_adds, count_parameters
 from a2video.models.description import build
+from a2video.models.resnet import ResNet, ResNet2d
 
-# Arithmetic on the paper's table: millions of parameters (with 4 numbers a BatchNorm channel), 10^9 multiply-adds of
-# the textbook form, input (T, H, W). paper.md sections 2 and 3; the paper prints 7.04, 7.62, 33.4, 40.8 M and 40.8 G.
+# {builder: {"parameters": ..., "multiply_adds": {form: ...}}}, written by
+#   python tests/models/test_resnet.py
+# and then compared by eye with the paper's table.
+GOLDEN = Path(__file__).with_name("counts.json")
+
+
+def counts(name: str) -> dict:
+    entry = next(entry for entry in CATALOG if entry.name == name)
+    model = entry.builder(entry.num_classes)
+    attends = any(isinstance(module, DoubleAttention) for module in model.modules())
+    forms = ("textbook", "reassociated", "auto") if attends else ("auto",)
+    return {
+        "parameters": count_parameters(model),
+        "multiply_adds": {form: count_multiply_adds(model, entry.size, form) for form in forms},
+    }
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_counts_have_not_changed(name: str) -> None:
+    assert counts(name) == json.loads(GOLDEN.read_text())[name]
+
+
+# Millions of parameters and 10^9 multiply-adds by paper.md, sections 2 and 3.
 PAPER = {
-    "resnet26": (7.044, 8.27, (16, 112, 112)),
-    "resnet29": (7.621, 9.17, (16, 112, 112)),
-    "resnet50": (33.42, 30.52, (8, 224, 224)),
-    "a2net_resnet50": (40.79, 40.80, (8, 224, 224)),
+    "resnet26": (7.044, 8.27),
+    "resnet29": (7.621, 9.17),
+    "resnet50": (33.42, 30.52),
+    "a2net_resnet50": (40.8, 40.80),  # the textbook form
+    "a2net_resnet50_2d": (33.0, None),  # 6.66 G here against 6.5 G: the paper's ResNet-50 is not torchvision's
+    "resnet152_2d": (60.2, None),  # 11.51 G here against about 11.3 G, likewise
+    "resnet50_lite": (27.99, 25.28),
 }
 
 
 @pytest.mark.parametrize("name", PAPER)
-def test_parameters_and_multiply_adds_match_the_paper(name: str) -> None:
-    millions, giga, size = PAPER[name]
-    model = BUILDERS[name](400).eval()
-    for module in model.modules():
-        if isinstance(module, DoubleAttention):
-            module.textbook = True
-    running = sum(b.numel() for n, b in model.named_buffers() if "running" in n)
-    assert (sum(p.numel() for p in model.parameters()) + running) / 1e6 == pytest.approx(millions, rel=5e-4)
-    counter = FlopCountAnalysis(model, torch.zeros(1, 3, *size)).unsupported_ops_warnings(False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        by_operator: Counter[str] = counter.by_operator()
-    counted = sum(by_operator[kind] for kind in ("conv", "linear", "matmul", "bmm")) / 1e9
-    assert counted == pytest.approx(giga, rel=5e-4)
+def test_golden_counts_match_the_paper_within_half_a_percent(name: str) -> None:
+    golden = json.loads(GOLDEN.read_text())[name]
+    millions, giga = PAPER[name]
+    assert golden["parameters"] / 1e6 == pytest.approx(millions, rel=5e-3)
+    if giga is not None:
+        counted = golden["multiply_adds"]
+        assert counted.get("textbook", counted["auto"]) / 1e9 == pytest.approx(giga, rel=5e-3)
 
 
 @pytest.fixture(scope="module", params=list(BUILDERS))
-def network(request: pytest.FixtureRequest) -> ResNet3d:
+def network(request: pytest.FixtureRequest) -> ResNet:
     torch.manual_seed(0)
     model = BUILDERS[request.param](5)
-    assert isinstance(model, ResNet3d)
+    assert isinstance(model, ResNet)
     return model
 
 
-def clips(network: ResNet3d, batch: int = 2) -> torch.Tensor:
-    return torch.randn(batch, 3, 4, 32, 40, generator=torch.Generator().manual_seed(1))
+def clips(network: ResNet, batch: int = 2) -> torch.Tensor:
+    size = (32, 40) if isinstance(network, ResNet2d) else (2, 32, 40)
+    return torch.randn(batch, 3, *size, generator=torch.Generator().manual_seed(1))
 
 
 class TestEveryBuilder:
-    def test_gives_raw_logits_in_train_and_eval(self, network: ResNet3d) -> None:
+    def test_gives_raw_logits_in_train_and_eval(self, network: ResNet) -> None:
         for mode in (True, False):
             logits = network.train(mode)(clips(network))
             assert logits.shape == (2, 5)
             assert torch.isfinite(logits).all()
             assert not torch.allclose(logits.sum(1), torch.ones(2))  # no softmax inside
 
-    def test_trains_every_parameter_and_stays_finite(self, network: ResNet3d) -> None:
+    def test_trains_every_parameter_and_stays_finite(self, network: ResNet) -> None:
         network.train()
         optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
         for _ in range(3):  # double attention starts as the identity: its inner weights move from the second step on
@@ -66,36 +85,60 @@ class TestEveryBuilder:
             nn.functional.cross_entropy(network(clips(network)), torch.tensor([0, 1])).backward()
             optimizer.step()
         unused = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-        # a bias before batch norm, and one that shifts a softmax over all its entries, change nothing
-        assert [n for n in unused if not n.endswith(("_attention.out.bias", "_attention.theta.bias"))] == []
+        # a bias before batch norm, and one that shifts all entries of a softmax alike, change nothing
+        blind = ("attention.out.bias", "attention.theta.bias", "attention.conv_out.bias", "attention.conv_phi.bias")
+        assert [n for n in unused if not n.endswith(blind)] == []
         assert all(torch.isfinite(p).all() for p in network.parameters())
 
-    def test_can_be_rebuilt_from_its_description(self, network: ResNet3d) -> None:
+    def test_can_be_rebuilt_from_its_description(self, network: ResNet) -> None:
         copy = build(network.description)
         copy.load_state_dict(network.state_dict())
         x = clips(network)
         assert torch.equal(copy.eval()(x), network.eval()(x))
 
-    def test_a_sample_does_not_depend_on_its_batch_mates(self, network: ResNet3d) -> None:
+    def test_a_sample_does_not_depend_on_its_batch_mates(self, network: ResNet) -> None:
         x = clips(network, 3)
-        assert torch.allclose(network.eval()(x)[1], network(x[1:2])[0], atol=1e-4)
+        assert is_close(network.eval()(x)[1], network(x[1:2])[0])
 
-    @pytest.mark.parametrize("shape", [(1, 3, 2, 32, 32), (1, 3, 5, 33, 47), (1, 3, 16, 32, 64)])
-    def test_takes_any_size(self, network: ResNet3d, shape: tuple[int, ...]) -> None:
-        assert network.eval()(torch.zeros(shape)).shape == (1, 5)
+    def test_takes_any_size_large_enough(self, network: ResNet) -> None:
+        network.eval()
+        for size in ((2, 32, 32), (5, 33, 47), (7, 32, 64)):
+            assert network(torch.zeros(1, 3, *size[-network.dims :])).shape == (1, 5)
+        too_small = torch.zeros(1, 3, *(4, 7, 64)[-network.dims :])
+        with pytest.raises(ValueError, match=rf"at least .* in \({network.size_names}\), got .*7, 64\)"):
+            network(too_small)
+        with pytest.raises(ValueError, match=rf"shape \(B, 3, {network.size_names}\), got \(1, 1, "):
+            network(torch.zeros(1, 1, *too_small.shape[2:]))
+        with pytest.raises(ValueError, match=r"got \(3, 64\)"):
+            network(torch.zeros(3, 64))
 
-    @pytest.mark.parametrize(
-        ("shape", "message"),
-        [
-            ((1, 3, 8, 4, 64), r"at least .* in \(T, H, W\), got \(8, 4, 64\)"),
-            ((1, 3, 1, 64, 64), r"got \(1, 64, 64\)"),
-            ((1, 1, 8, 64, 64), r"shape \(B, 3, T, H, W\), got \(1, 1, 8, 64, 64\)"),
-            ((3, 8, 64, 64), r"got \(3, 8, 64, 64\)"),
-        ],
-    )
-    def test_refuses_other_sizes(self, network: ResNet3d, shape: tuple[int, ...], message: str) -> None:
-        with pytest.raises(ValueError, match=message):
-            network(torch.zeros(shape))
+    @torch.no_grad()
+    def test_compiles_and_exports(self, network: ResNet) -> None:
+        network.eval()
+        x, more = clips(network), clips(network, 3)
+        compiled = torch.compile(network, backend="aot_eager")
+        assert is_close(compiled(x), network(x))
+        exported = torch.export.export(network, (x,), dynamic_shapes=({0: torch.export.Dim("batch")},)).module()
+        assert is_close(exported(more), network(more))
+        torch._dynamo.reset()
+
+    @torch.no_grad()
+    def test_bfloat16_is_close(self, network: ResNet) -> None:
+        network.eval()
+        x = clips(network)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(x)
+        assert is_close(logits, network(x), 0.05)
+
+
+def is_close(logits: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-4) -> bool:
+    return bool((logits - expected).abs().max() <= tolerance * expected.abs().max())
+
+
+def test_images_may_come_as_clips_of_one_frame() -> None:
+    network = BUILDERS["a2net_resnet50_2d"](5).eval()
+    images = torch.randn(2, 3, 32, 40)
+    assert torch.equal(network(images), network(images[:, :, None]))
 
 
 def test_attention_goes_where_it_is_asked_and_changes_nothing_at_first() -> None:
@@ -104,10 +147,10 @@ def test_attention_goes_where_it_is_asked_and_changes_nothing_at_first() -> None
     attended = a2net_resnet26(4, places=["conv3.2", "conv4.1"]).eval()
     missing, unexpected = attended.load_state_dict(plain.state_dict(), strict=False)
     assert unexpected == []
-    assert {name.rsplit(".", 2)[0] for name in missing} == {"conv3.2_attention", "conv4.1_attention"}
+    assert {name.split(".attention.")[0] for name in missing} == {"conv3.2", "conv4.1"}
     x = torch.randn(1, 3, 4, 32, 32)
     assert torch.equal(plain(x), attended(x))
-    block = attended.get_submodule("conv4.1_attention")
+    block = attended.get_submodule("conv4.1.attention")
     assert isinstance(block, DoubleAttention)
     assert block.theta.weight.shape == (128, 512, 1, 1, 1)
 
@@ -127,3 +170,7 @@ def test_only_known_builders_are_built() -> None:
         build({"builder": "os.system", "arguments": {"command": "true"}})
     with pytest.raises(ValueError, match="does not take the stored arguments"):
         build({"builder": "a2net_tiny", "arguments": {"classes": 4}})
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps({name: counts(name) for name in BUILDERS}, indent=1) + "\n")
