@@ -16,7 +16,7 @@ DEMO := runs/demo
 
 .venv: .venv/installed
 
-# The control is the same network on clips that repeat one frame, for a third of the epochs.
+# The control is the same network on clips that repeat one frame, for 4 epochs.
 DEMO_CONFIG := --config configs/motion/demo.yaml
 CONTROL := $(DEMO_CONFIG) --data.preprocessing.frame_stride 0 --trainer.default_root_dir $(DEMO)/control
 

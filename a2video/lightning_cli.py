@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -167,6 +168,8 @@ def run(args: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # whatever loads a checkpoint runs nothing in it
     for harmless in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", harmless)
+    advertisements = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    advertisements.addFilter(lambda record: "Tip: For seamless cloud" not in record.getMessage())
     ExperimentCLI(
         Recognizer,
         VideoDataModule,

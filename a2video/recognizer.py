@@ -122,7 +122,7 @@ class Recognizer(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Logs val/top1 and val/top5; with one view, clip level and video level are the same."""
         self._finish_scoring()
-        self.log_dict({f"val/top{k}": self.scores[f"video_top{k}"] for k in (1, 5)}, prog_bar=True)
+        self.log_dict({f"val/top{k}": self.scores[f"video_top{k}"] for k in (1, 5)}, prog_bar=True, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
         """Forgets earlier scores."""
@@ -135,7 +135,8 @@ class Recognizer(pl.LightningModule):
     def on_test_epoch_end(self) -> None:
         """Leaves `scores` and `errors` of all ranks, and logs clip-level and video-level accuracy."""
         self._finish_scoring()
-        self.log_dict({f"test/{name}": value for name, value in self.scores.items() if value.ndim == 0})
+        scalars = {f"test/{name}": value for name, value in self.scores.items() if value.ndim == 0}
+        self.log_dict(scalars, sync_dist=True)
 
     on_predict_epoch_start = on_test_epoch_start
     predict_step = test_step
