@@ -92,7 +92,8 @@ class Recognizer(pl.LightningModule):
                 report = load_pretrained(self.network, self.pretrained, self.inflate)
             except ValueError as error:
                 raise InputError(f"model.pretrained: {error}") from error
-            self.print(f"Pretrained {self.pretrained}, {report}")
+            if self.trainer.is_global_zero:
+                print(f"Pretrained {self.pretrained}, {report}")
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 clips (N, 3, T, H, W) -> logits (N, num_classes)."""

@@ -161,8 +161,10 @@ def draw_predictions(outcome: Outcome, path: Path, num_videos: int = 12) -> Path
     figure = Figure(figsize=(12, 1.8 * -(-len(rows) // 2)), layout="constrained")
     for axes, row in zip(figure.subplots(-(-len(rows) // 2), 2, squeeze=False).flat, rows, strict=False):
         clip = load_test_views(outcome.videos.paths[scored[row]], one_view)[0]  # (3, T, H, W)
-        shown = clip[:, np.linspace(0, clip.shape[1] - 1, 4).astype(int)]
-        axes.imshow(np.concatenate(list(shown.permute(1, 2, 3, 0).numpy()), axis=1))
+        shown = clip[:, np.linspace(0, clip.shape[1] - 1, 4).astype(int)].permute(1, 2, 3, 0).numpy()
+        gap = max(1, shown.shape[2] // 30)  # a white line between frames
+        bordered = np.pad(shown, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
+        axes.imshow(np.concatenate(list(bordered), axis=1))
         best = probs[row].argmax()
         text = f"{names[best]} {probs[row, best]:.0%}" + (f" (true: {names[labels[row]]})" if is_wrong[row] else "")
         axes.set_title(text, color="firebrick" if is_wrong[row] else "darkgreen", fontsize=11)
