@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def one_sentence(error: Exception) -> str:
     """The message alone, where a data loader's worker put its traceback before it."""
-    last_line = str(error).strip().splitlines()[-1]
-    return last_line.split("Error: ", 1)[1] if last_line.startswith("a2video.") else last_line
+    return re.sub(r"^a2video\.[\w.]+Error: ", "", str(error).strip().splitlines()[-1])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
     classify.add_argument("videos", type=Path, nargs="+", metavar="video", help="video files")
     classify.add_argument("--json", action="store_true", help="one JSON object a line, all classes")
-    classify.add_argument("--top", type=int, default=5, help="classes to print (default: 5)")
+    classify.add_argument("--top", type=_positive, default=5, help="classes to print (default: 5)")
     classify.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     classify.set_defaults(run=_classify)
 
@@ -67,6 +67,12 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("results", type=Path, nargs="+", help="results.json files, or their folders")
     compare.set_defaults(run=_compare)
     return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text!r}")
+    return int(text)
 
 
 def _classify(options: argparse.Namespace) -> int:

@@ -6,12 +6,13 @@ import dataclasses
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from a2video.data.dataset import EpochSampler, Item, VideoDataset, collate, even_views
 from a2video.data.samplers import RandomClips
 from a2video.data.transforms import Preprocessing, RandomArea, RandomCrop, Transform
-from a2video.data.video_list import VideoList, read_class_names, read_video_list
+from a2video.data.video_list import NO_LABEL, VideoList, read_class_names, read_video_list
 from a2video.errors import InputError
 
 Loader = DataLoader[Item]  # batches of it are a Batch
@@ -30,7 +31,7 @@ class VideoDataModule(pl.LightningDataModule):
         predict_list: videos to predict, labels not needed; the test list when None.
         root: the folder that relative paths in CSV files start from; each file's own folder when None.
         class_names: a list, or a .txt file with one class name a line, that gives the classes and their order; the
-            training list when None.
+            training list when None. The command line takes a checkpoint's own when there is one.
         train_short_side: smallest and largest short side in training; preprocessing.short_side when None.
         train_area: instead of train_short_side: smallest and largest share of a frame's area that a training crop
             takes, at an aspect of 3/4 to 4/3, as is usual for ImageNet.
@@ -88,7 +89,8 @@ class VideoDataModule(pl.LightningDataModule):
         Raises:
             InputError: a list is not given, or wrong (see read_video_list).
         """
-        self.class_names = read_class_names(self.class_source) if self.class_source else ()
+        if not self.class_names and self.class_source:
+            self.class_names = read_class_names(self.class_source)
         lists = {
             "fit": {"train": self.train_list, "val": self.val_list},
             "validate": {"val": self.val_list},
@@ -100,11 +102,24 @@ class VideoDataModule(pl.LightningDataModule):
                 self.videos[name] = read_video_list(source, self.root, self.class_names)
             elif name != "val" or stage == "validate":
                 raise InputError(f"data.{name}_list is not set: give a CSV file or a folder of class folders")
-        num_train = len(self.videos["train"]) if stage == "fit" else self.batch_size
-        if num_train < self.batch_size:
+        num_devices = self.trainer.world_size if self.trainer else 1
+        for name in lists.keys() & self.videos.keys():
+            self._check(name, self.videos[name], num_devices)
+
+    def _check(self, name: str, videos: VideoList, num_devices: int) -> None:
+        """Refuses lists that cannot be used as `name`, and says how many videos there are."""
+        if name != "predict" and NO_LABEL in videos.labels:
+            raise InputError(f"{videos.source} has no labels, which data.{name}_list needs (only predict does without)")
+        if not videos.class_names:
+            raise InputError("the classes are not known: give data.class_names or a list with labels")
+        if name == "train" and len(videos) // num_devices < self.batch_size:
             raise InputError(
-                f"data.batch_size ({self.batch_size}) exceeds the {num_train} videos of {self.train_list}: lower it"
+                f"data.batch_size ({self.batch_size}) exceeds the {len(videos)} videos of {videos.source} shared by "
+                f"{num_devices} device(s): lower it"
             )
+        if len(videos) < num_devices:
+            raise InputError(f"{videos.source} has {len(videos)} videos for {num_devices} devices: use fewer devices")
+        rank_zero_info(f"{name}: {len(videos)} videos of {len(videos.class_names)} classes ({videos.source})")
 
     def train_dataloader(self) -> Loader:
         """Shuffled random clips; an epoch takes one of each video."""

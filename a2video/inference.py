@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from a2video.data.dataset import load_test_views
 from a2video.data.transforms import Preprocessing
 from a2video.errors import InputError
 from a2video.models.description import build
+from a2video.models.inflate import read_torch_file
 
 CHECKPOINT_KEY = "a2video"  # what a Lightning checkpoint carries for us, beside "state_dict"
 NETWORK_PREFIX = "network."  # of the network's weights in "state_dict"
@@ -27,15 +27,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: there is no such file, or it is no checkpoint of ours.
     """
-    if not Path(path).is_file():
-        raise InputError(f"checkpoint {path} does not exist")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError):
-        raise InputError(f"{path} is not a checkpoint: give a .ckpt file that `a2video fit` wrote") from None
-    if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint or "state_dict" not in checkpoint:
+        checkpoint = read_torch_file(path)
+    except ValueError as error:
+        raise InputError(f"{error}: give a .ckpt file that `a2video fit` wrote") from None
+    parts = [checkpoint.get(key) if isinstance(checkpoint, dict) else None for key in (CHECKPOINT_KEY, "state_dict")]
+    if not all(isinstance(part, dict) for part in parts):
         raise InputError(f"{path} was not written by a2video: give a .ckpt file that `a2video fit` wrote")
-    return checkpoint
+    content: dict[str, Any] = checkpoint
+    return content
 
 
 def score_views(network: nn.Module, preprocessing: Preprocessing, clips: Tensor) -> Tensor:
@@ -101,11 +101,18 @@ class VideoClassifier:
             network.load_state_dict(network_weights(content))
             class_names = tuple(ours["class_names"])
             preprocessing = Preprocessing.from_dict(ours["preprocessing"])
-        except (KeyError, ValueError, RuntimeError) as error:
-            raise InputError(f"{checkpoint} does not fit this version of a2video: {error}") from error
+            if len(class_names) != getattr(network, "num_classes", None):
+                raise ValueError(f"{len(class_names)} class names for another number of logits")
+        except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise InputError(f"{checkpoint} does not fit this version of a2video: {reason}") from error
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return cls(network, class_names, preprocessing, device)
+        try:
+            return cls(network, class_names, preprocessing, device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"device {device!r} cannot be used ({reason}): choose auto, cpu or a GPU") from error
 
     @torch.inference_mode()
     def __call__(self, path: str | Path) -> Prediction:

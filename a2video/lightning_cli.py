@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
-from a2video.inference import read_checkpoint
+from a2video.inference import CHECKPOINT_KEY, read_checkpoint
 from a2video.recognizer import Recognizer
 from a2video.report import Outcome, comparison_table, write_predictions, write_test
 
@@ -61,8 +61,13 @@ class ExperimentCLI(LightningCLI):
         """Refuses a file that is no checkpoint before anything else reads it."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
+        self.checkpoint_names: tuple[str, ...] = ()
+        if config.trainer.default_root_dir is None:
+            raise InputError("trainer.default_root_dir is null: give the folder for everything that is written")
+        if not isinstance(config.seed_everything, bool) and config.seed_everything < 0:
+            raise InputError(f"seed_everything must be at least 0, got {config.seed_everything}")
         if config.ckpt_path:
-            read_checkpoint(config.ckpt_path)
+            self.checkpoint_names = tuple(read_checkpoint(config.ckpt_path)[CHECKPOINT_KEY].get("class_names", ()))
             config.weights_only = True
         elif self.config.subcommand != "fit":
             raise InputError(f"{self.config.subcommand} needs trained weights: give --ckpt_path")
@@ -90,31 +95,37 @@ class ExperimentCLI(LightningCLI):
         """A value that a class refuses is a mistake in the configuration."""
         try:
             super().instantiate_classes()
-        except (ValueError, MisconfigurationException) as error:
+        except (ValueError, TypeError, MisconfigurationException) as error:
             raise InputError(" ".join(str(error).split())) from error
+        if self.subcommand != "fit" and self.config[self.subcommand].data.class_names is None:
+            self.datamodule.class_names = self.checkpoint_names
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """best.ckpt, last.ckpt and logs/ go to the output folder, unless the user's YAML configures others."""
         config = self.config_init[self.subcommand]["trainer"]
         callbacks = list(config.get("callbacks") or [])
-        if self.subcommand == "fit" and not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+        if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
+            kwargs["enable_checkpointing"] = self.subcommand == "fit"
+        if kwargs.get("enable_checkpointing"):
             monitor = "val/top1" if self.datamodule.val_list else None
-            checkpoint = ModelCheckpoint(
-                config["default_root_dir"], "best", monitor, mode="max", save_last=True, enable_version_counter=False
-            )
-            kwargs["callbacks"] = [*callbacks, checkpoint]
+            folder = config["default_root_dir"]  # Lightning's own save_last would keep the last *improved* epoch
+            best = ModelCheckpoint(folder, "best", monitor, mode="max", enable_version_counter=False)
+            last = ModelCheckpoint(folder, "last", enable_version_counter=False)
+            kwargs["callbacks"] = [*callbacks, best, last]
         if config.get("logger") is None:
             kwargs["logger"] = CSVLogger(config["default_root_dir"], "logs") if self.subcommand == "fit" else False
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
         """Says what came out and where it is."""
-        checkpoint = self.trainer.checkpoint_callback
-        if not self.trainer.is_global_zero or not isinstance(checkpoint, ModelCheckpoint):
+        if not self.trainer.is_global_zero:
             return
-        best = f", best val/top1 {float(checkpoint.best_model_score):.1%}" if checkpoint.best_model_score else ""
-        print(f"Trained {self.trainer.global_step} steps in {self.trainer.current_epoch} epochs{best}.")
-        print(f"Checkpoints: {checkpoint.best_model_path} (best), {checkpoint.last_model_path} (last)")
+        print(f"Trained {self.trainer.global_step} steps in {self.trainer.current_epoch} epochs.")
+        for checkpoint in self.trainer.checkpoint_callbacks:
+            if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
+                score = checkpoint.best_model_score if checkpoint.monitor else None
+                text = "" if score is None else f" ({checkpoint.monitor} {float(score):.1%})"
+                print(f"Checkpoint: {checkpoint.best_model_path}{text}")
 
     def after_validate(self) -> None:
         """Prints the accuracies."""

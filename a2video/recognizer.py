@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import lightning.pytorch as pl
@@ -16,7 +18,7 @@ from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, score_views
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.schedules import Schedule
-from a2video.video_accuracy import VideoAccuracy
+from a2video.video_accuracy import VideoAccuracy, top_accuracy
 
 
 class DescribedData(Protocol):
@@ -55,6 +57,13 @@ class Recognizer(pl.LightningModule):
         inflate: Inflation = "center",
     ) -> None:
         super().__init__()
+        if lr < 0 or not 0 <= momentum < 1 or weight_decay < 0:
+            raise InputError(
+                "expected model.lr >= 0, model.momentum in [0, 1) and model.weight_decay >= 0, "
+                f"got {lr}, {momentum} and {weight_decay}"
+            )
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise InputError(f"model.network {type(network).__name__} has no parameter to train: give a network")
         self.network = network
         self.lr = lr
         self.momentum = momentum
@@ -97,16 +106,28 @@ class Recognizer(pl.LightningModule):
 
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 clips (N, 3, T, H, W) -> logits (N, num_classes)."""
-        logits: Tensor = self.network(self.data.preprocessing.normalize(clips))
+        with self._refusals_are_input_errors():
+            logits: Tensor = self.network(self.data.preprocessing.normalize(clips))
         return logits
+
+    @contextmanager
+    def _refusals_are_input_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:  # what our networks raise for clips they cannot take
+            raise InputError(f"model.network does not take clips of data.preprocessing: {error}") from error
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy over the clips of the batch."""
         logits = self(batch["clips"].flatten(0, 1))
         labels = batch["labels"].repeat_interleave(batch["clips"].shape[1])
         loss = cross_entropy(logits, labels)
-        num_above = (logits > logits.gather(1, labels[:, None])).sum(1)  # classes scored above the right one
-        top = {f"train/top{k}": (num_above < k).float().mean() for k in (1, 5)}
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the training loss is {loss.item()} at step {self.global_step}: lower model.lr (now {self.lr}), or "
+                "give the schedule more warmup_steps"
+            )
+        top = {f"train/top{k}": top_accuracy(logits, labels, k) for k in (1, 5)}
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict(top, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels), sync_dist=True)
         return loss
@@ -155,18 +176,26 @@ class Recognizer(pl.LightningModule):
         self.errors += batch["errors"]
         if len(batch["labels"]) == 0:
             return torch.empty(0, self.accuracy.num_views, self.accuracy.num_classes, device=self.device)
-        logits = score_views(self.network, self.data.preprocessing, batch["clips"].flatten(0, 1))
+        with self._refusals_are_input_errors():
+            logits = score_views(self.network, self.data.preprocessing, batch["clips"].flatten(0, 1))
+        if not torch.isfinite(logits).all():
+            raise InputError(
+                "the network gives logits that are not finite: its weights are of a training that diverged"
+            )
         logits = logits.view(*batch["clips"].shape[:2], -1)
         self.accuracy.update(batch["video_indices"], batch["labels"], logits)
         return logits
 
     def _finish_scoring(self) -> None:
         self.scores = self.accuracy.compute()
+        for name in ("video_indices", "labels"):  # a single video has lost its dimension
+            self.scores[name] = self.scores[name].reshape(-1)
+        self.scores["probs"] = self.scores["probs"].reshape(-1, self.accuracy.num_classes)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             of_ranks: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(of_ranks, self.errors)
             self.errors = [error for errors in of_ranks for error in errors]
-        self.errors = sorted(set(self.errors))
+        self.errors = sorted({(index, message) for index, message in self.errors})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with Nesterov momentum and the schedule, stepped after each update."""

@@ -89,13 +89,7 @@ def summarize(outcome: Outcome) -> dict[str, Any]:
 
 
 def write_test(outcome: Outcome, folder: Path) -> list[Path]:
-    """Writes results.json, test_predictions.csv, confusion_matrix.png and test_predictions.png; returns the paths.
-
-    Raises:
-        InputError: the list has no labels to test against.
-    """
-    if NO_LABEL in outcome.videos.labels:
-        raise InputError(f"{outcome.videos.source} has no labels to test against: use `a2video predict`")
+    """Writes results.json, test_predictions.csv, confusion_matrix.png and test_predictions.png; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     results = folder / "results.json"
     results.write_text(json.dumps(summarize(outcome), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -125,7 +119,7 @@ def draw_confusion_matrix(outcome: Outcome, path: Path) -> Path:
     """A picture of how often each class (row) was taken for each class (column)."""
     from matplotlib.figure import Figure
 
-    names = outcome.videos.class_names
+    names = _shown(outcome.videos.class_names)
     counts = np.zeros((len(names), len(names)), dtype=int)
     labels = outcome.scores["labels"].tolist()
     np.add.at(counts, (labels, outcome.probs.argmax(1)), 1)
@@ -151,7 +145,7 @@ def draw_predictions(outcome: Outcome, path: Path, num_videos: int = 12) -> Path
     """A picture of some videos as the network sees them, each with its prediction; wrong ones in red, at most half."""
     from matplotlib.figure import Figure
 
-    names, scored, probs = outcome.videos.class_names, outcome.scored, outcome.probs
+    names, scored, probs = _shown(outcome.videos.class_names), outcome.scored, outcome.probs
     labels = outcome.scores["labels"].tolist()
     is_wrong = probs.argmax(1) != np.array(labels)
     wrong = _spread(np.flatnonzero(is_wrong), num_videos // 2)
@@ -173,6 +167,11 @@ def draw_predictions(outcome: Outcome, path: Path, num_videos: int = 12) -> Path
     figure.suptitle("Frames of the centre clip, in order of time, with the video-level prediction")
     figure.savefig(path, dpi=100)
     return path
+
+
+def _shown(names: Sequence[str]) -> list[str]:
+    """Names that matplotlib shows as they are, with no formula in them."""
+    return [name.replace("$", r"\$") for name in names]
 
 
 def _spread(rows: NDArray[np.int64], count: int) -> list[int]:

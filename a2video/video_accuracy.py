@@ -62,7 +62,8 @@ class VideoAccuracy(Metric):
 
         Returns:
             Scalars clip_top1, clip_top5, video_top1, video_top5, then video_indices (N,), labels (N,) and the mean
-            probabilities probs (N, K). With fewer than 5 classes top5 is the accuracy among all of them, that is 1.
+            probabilities probs (N, K); torchmetrics drops the dimensions of those with a single
+            element. With fewer than 5 classes top5 is the accuracy among all of them, that is 1.
         """
         indices, labels, logits = (dim_zero_cat(s) for s in (self.video_indices, self.labels, self.logits))
         order = torch.from_numpy(np.unique(indices.cpu().numpy(), return_index=True)[1]).to(indices.device)
@@ -71,12 +72,12 @@ class VideoAccuracy(Metric):
         probs = view_probs.mean(1)  # (N, K)
         scores = {"video_indices": indices, "labels": labels, "probs": probs}
         for k in (1, 5):
-            scores[f"clip_top{k}"] = _top(view_probs.flatten(0, 1), labels.repeat_interleave(self.num_views), k)
-            scores[f"video_top{k}"] = _top(probs, labels, k)
+            scores[f"clip_top{k}"] = top_accuracy(view_probs.flatten(0, 1), labels.repeat_interleave(self.num_views), k)
+            scores[f"video_top{k}"] = top_accuracy(probs, labels, k)
         return scores
 
 
-def _top(scores: Tensor, labels: Tensor, k: int) -> Tensor:
+def top_accuracy(scores: Tensor, labels: Tensor, k: int) -> Tensor:
     """The share of rows of `scores` (N, K) that have their label among the k largest."""
     best = scores.topk(min(k, scores.shape[1]), dim=1).indices
     return (best == labels[:, None]).any(1).float().mean()

@@ -12,8 +12,10 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 import torch
+from conftest import REPOSITORY
 
-from a2video.cli import main
+from a2video.cli import main, one_sentence
+from a2video.errors import InputError
 from a2video.inference import VideoClassifier
 
 Writer = Callable[[Path], Path]
@@ -174,6 +176,70 @@ def test_broken_video_in_testing_is_counted_and_named(
     assert "not scored: " in capsys.readouterr().out
 
 
+def test_a_single_video(trained: Path, write_config: Writer, small_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.mp4").write_text("text")
+    (tmp_path / "list.csv").write_text(f"path,label\nbroken.mp4,left\n{small_data}/test/left/0 ü.mp4,left\n", "utf-8")
+    options = [f"--data.test_list={tmp_path / 'list.csv'}"]
+    results = results_of(write_config(tmp_path), trained / "best.ckpt", *options)
+    assert (results["num_videos"], results["num_scored"]) == (2, 1)
+    assert results["video_top1"] in (0, 1)
+
+
+def test_class_names_of_the_checkpoint_serve_where_the_training_list_is_gone(
+    trained: Path, write_config: Writer, small_data: Path, tmp_path: Path
+) -> None:
+    options = ["--data.train_list=gone.csv", "--data.val_list=null"]
+    assert results_of(write_config(tmp_path), trained / "best.ckpt", *options)["num_scored"] == 5
+    command = [
+        "predict",
+        "--config",
+        str(tmp_path / "config file.yaml"),
+        f"--ckpt_path={trained / 'best.ckpt'}",
+        *options,
+    ]
+    main([*command, f"--data.predict_list={small_data / 'test/left'}", "--data.test_list=null"])
+    assert {row["predicted"] for row in table(tmp_path / "out/predictions.csv")} <= {"left", "right"}
+
+
+def test_class_names_with_dollars_are_drawn(write_config: Writer, small_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_text("left\na_$x_{$\n")
+    (tmp_path / "list.csv").write_text(f"path,label\n{small_data}/test/left/0 ü.mp4,a_$x_{{$\n", "utf-8")
+    config = write_config(tmp_path)
+    lists = [f"--data.{name}_list={tmp_path / 'list.csv'}" for name in ("train", "test")]
+    options = [
+        *lists,
+        "--data.val_list=null",
+        "--model.network.places=[]",
+        f"--data.class_names={tmp_path / 'names.txt'}",
+        "--data.batch_size=1",
+    ]
+    main(["fit", "--config", str(config), *options, "--trainer.max_epochs=1"])
+    results_of(config, tmp_path / "out/last.ckpt", *options)
+    assert (tmp_path / "out/confusion_matrix.png").is_file()
+
+
+def test_training_on_two_processes(write_config: Writer, tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    devices = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2"]
+    command = [sys.executable, "-m", "a2video", "fit", "--config", str(config), *devices]
+    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    assert torch.load(tmp_path / "out/last.ckpt", weights_only=True)["global_step"] == 4  # 8 / (2 * 2) * 2 epochs
+
+
+@pytest.mark.parametrize("name", ["motion/demo.yaml", "surveillance_fights/a2net_tiny.yaml"])
+def test_every_config_trains_and_tests(name: str, small_data: Path, tmp_path: Path) -> None:
+    """configs/imagenet is tried in data/test_images.py."""
+    configs = {str(path.relative_to(REPOSITORY / "configs")) for path in (REPOSITORY / "configs").rglob("*.yaml")}
+    assert configs == {"motion/demo.yaml", "surveillance_fights/a2net_tiny.yaml", "imagenet/a2net_resnet50_2d.yaml"}
+    config = REPOSITORY / "configs" / name
+    options = [f"--data.{split}_list={small_data}/{split}.csv" for split in ("train", "val", "test")]
+    options += [f"--trainer.default_root_dir={tmp_path}", "--model.network.init_args.num_classes=2", "--num_threads=0"]
+    options += ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--data.num_workers=0", "--data.batch_size=4"]
+    main(["fit", "--config", str(config), *options])
+    main(["test", "--config", str(config), *options, f"--ckpt_path={tmp_path / 'best.ckpt'}"])
+    assert json.loads((tmp_path / "results.json").read_text())["num_scored"] == 5
+
+
 def test_no_videos_at_all_can_be_scored(trained: Path, write_config: Writer, tmp_path: Path) -> None:
     (tmp_path / "broken.mp4").write_text("text")
     (tmp_path / "list.csv").write_text("path,label\nbroken.mp4,left\n")
@@ -214,7 +280,7 @@ class TestWrongInput:
             ("path,label\nnowhere.mp4,left\n", "list.csv line 2: video"),
             ("path,label\n", "list.csv is empty"),
             (
-                "path,label\n{video},left\n{video},up\n",
+                "path,label\n{video},left\n{other},up\n",
                 "list.csv line 3: label 'up' is none of the 2 classes (left, right)",
             ),
             ("path,label\n{video},7\n", "list.csv line 2: label '7' is none of the 2 classes (left, right)"),
@@ -224,7 +290,7 @@ class TestWrongInput:
         self, write_config: Writer, trained: Path, small_data: Path, tmp_path: Path, rows: str, message: str,
         capsys: pytest.CaptureFixture[str],
     ) -> None:  # fmt: skip
-        text = rows.format(video=small_data / "test/left/0 ü.mp4")
+        text = rows.format(video=small_data / "test/left/0 ü.mp4", other=small_data / "test/left/2 ü.mp4")
         (tmp_path / "list.csv").write_text(text, encoding="utf-8")
         options = [f"--data.test_list={tmp_path / 'list.csv'}", f"--ckpt_path={trained / 'best.ckpt'}"]
         assert message in fails(capsys, "test", "--config", write_config(tmp_path), *options)
@@ -240,9 +306,19 @@ class TestWrongInput:
         assert "no residual block is named 'conv9.9'" in fails(capsys, *fit, '--model.network.places=["conv9.9"]')
         assert "num_crops must be 1 or 3, got 2" in fails(capsys, *fit, "--data.preprocessing.num_crops=2")
         assert "accelerator" in fails(capsys, *fit, "--trainer.accelerator=abacus")
+        assert "expected model.lr >= 0" in fails(capsys, *fit, "--model.lr=-1")
+        assert "ratio must be at least 1, got 0" in fails(capsys, *fit, "--model.network.ratio=0")
+        assert "has no parameter to train" in fails(capsys, *fit, "--model.network=torch.nn.Identity")
+        assert "seed_everything must be at least 0" in fails(capsys, *fit, "--seed_everything=-1")
+        assert "default_root_dir is null" in fails(capsys, *fit, "--trainer.default_root_dir=null")
+        message = fails(capsys, *fit, "--data.preprocessing.num_frames=1")
+        assert "does not take clips of data.preprocessing: input must be at least (2, 8, 8)" in message
+        message = fails(capsys, *fit, "--model.lr=1e30", "--model.schedule=null", "--trainer.max_epochs=9")
+        assert "the training loss is" in message
+        assert "lower model.lr" in message
         message = fails(capsys, *fit, f"--model.pretrained={tmp_path / 'none.pth'}")
-        assert "model.pretrained: weights" in message
-        assert "none.pth cannot be loaded: the file does not exist" in message
+        assert "model.pretrained: " in message
+        assert "none.pth does not exist" in message
 
     def test_misspelt_keys(self, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         config = write_config(tmp_path)
@@ -264,8 +340,9 @@ class TestWrongInput:
         torch.save({"a2video": print}, tmp_path / "code.ckpt")
         for name, message in (
             ("none.ckpt", "does not exist"),
-            ("text.ckpt", "is not a checkpoint: give a .ckpt file that `a2video fit` wrote"),
-            ("code.ckpt", "is not a checkpoint"),
+            ("text.ckpt", "holds no plain data and tensors of torch.save: give a .ckpt file that `a2video fit` wrote"),
+            ("code.ckpt", "holds no plain data"),
+            ("", "is not a file"),
             ("foreign.ckpt", "was not written by a2video"),
         ):
             assert message in fails(capsys, "classify", tmp_path / name, video)
@@ -281,6 +358,35 @@ class TestWrongInput:
         (tmp_path / "names.txt").write_text("right\nleft\n")
         message = fails(capsys, *options, f"--data.class_names={tmp_path / 'names.txt'}")
         assert "the data's class names = ['left', 'right'], but here it is ['right', 'left']" in message
+
+    def test_unlabelled_lists(
+        self, write_config: Writer, trained: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config, unlabelled = write_config(tmp_path), small_data / "test/left"
+        message = fails(capsys, "fit", "--config", config, f"--data.val_list={unlabelled}")
+        assert "has no labels, which data.val_list needs" in message
+        options = [f"--data.test_list={unlabelled}", f"--ckpt_path={trained / 'best.ckpt'}"]
+        assert "has no labels, which data.test_list needs" in fails(capsys, "test", "--config", config, *options)
+
+    def test_batch_larger_than_the_list(
+        self, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        message = fails(capsys, "fit", "--config", write_config(tmp_path), "--data.batch_size=9")
+        assert "data.batch_size (9) exceeds the 8 videos of" in message
+
+    def test_classify_options(self, trained: Path, small_data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        command = ("classify", trained / "best.ckpt", small_data / "test/left/0 ü.mp4")
+        assert "device 'abacus' cannot be used" in fails(capsys, *command, "--device", "abacus")
+        for top in ("0", "-1", "x"):
+            with pytest.raises(SystemExit) as exit_info:
+                main([str(arg) for arg in (*command, f"--top={top}")])
+            assert exit_info.value.code == 2
+            assert "expected a number from 1 up" in capsys.readouterr().err
+
+    def test_messages_that_begin_like_a_traceback(self, tmp_path: Path) -> None:
+        assert one_sentence(InputError("a2video.csv line 1: expected x")) == "a2video.csv line 1: expected x"
+        wrapped = "Caught VideoError\nTraceback ...\na2video.data.readers.VideoError: x.mp4: broken\n"
+        assert one_sentence(InputError(wrapped)) == "x.mp4: broken"
 
     def test_unknown_command(self, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit) as exit_info:

@@ -73,13 +73,14 @@ class PyAVReader(VideoReader):
         if self._is_closed:
             raise ValueError(f"the reader of {self._path} is closed")
         check_indices(self._path, indices, len(self))
-        wanted = sorted({int(index) for index in indices})
+        wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
         try:
-            images = self._decode(wanted)
+            images = self._decode(wanted.tolist())
         except _SurpriseError:
             self._times = None  # from now on count from the beginning
-            images = self._decode(wanted)
-        return np.stack([images[int(index)] for index in indices])
+            images = self._decode(wanted.tolist())
+        is_as_asked = len(wanted) == len(indices) and bool((places == np.arange(len(wanted))).all())
+        return images if is_as_asked else images[places]  # without a second copy where it can be had
 
     def _error(self, reason: str) -> VideoError:
         return VideoError(f"{self._path}: {reason}")
@@ -175,17 +176,20 @@ class PyAVReader(VideoReader):
             raise self._error(f"is cut off after {num_packets} of {num_listed} packets; get the file again")
         return times, is_frame_each
 
-    def _decode(self, wanted: list[int]) -> dict[int, npt.NDArray[np.uint8]]:
-        """Decode the frames `wanted`, rising numbers, in one pass: their RGB images (H, W, 3) by number."""
-        images: dict[int, npt.NDArray[np.uint8]] = {}
+    def _decode(self, wanted: list[int]) -> npt.NDArray[np.uint8]:
+        """Decode the frames `wanted`, rising numbers, in one pass: RGB (len(wanted), H, W, 3)."""
+        images = np.empty((0, 0, 0, 3), np.uint8)  # made when the size is known; a second copy could be gigabytes
         number = -1  # of the frame decoded last
-        for index in wanted:
-            if not images or self._start(index)[1] > number + WORTH_A_SEEK:
+        for place, index in enumerate(wanted):
+            if place == 0 or self._start(index)[1] > number + WORTH_A_SEEK:
                 frames = self._frames_from(index)
             for number, frame in frames:
                 if number == index:
                     rgb = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-                    images[index] = np.rot90(rgb, round(frame.rotation / 90))  # both count counterclockwise
+                    image = np.rot90(rgb, round(frame.rotation / 90))  # both count counterclockwise
+                    if place == 0:
+                        images = np.empty((len(wanted), *image.shape), np.uint8)
+                    images[place] = image
                     break
             else:
                 if self._times is not None:

@@ -10,7 +10,9 @@ from pathlib import Path
 from a2video.data.readers import IMAGE_SUFFIXES
 from a2video.errors import InputError
 
-VIDEO_SUFFIXES = {".3gp", ".avi", ".flv", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+VIDEO_SUFFIXES = set(
+    ".3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogg .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
+)
 NO_LABEL = -1
 
 
@@ -68,6 +70,7 @@ def read_video_list(
     if not entries:
         raise InputError(f"list {source} is empty: it must name at least one video")
     _refuse_missing(entries)
+    _refuse_repeated(entries)
     labelled = [entry.label for entry in entries if entry.label is not None]
     names = tuple(class_names or found_names or _names_in(labelled))
     index_of = {name: index for index, name in enumerate(names)}
@@ -134,10 +137,16 @@ def _entries_of_csv(path: Path, root: Path) -> list[_Entry]:
 def _entries_of_folder(folder: Path) -> tuple[list[_Entry], tuple[str, ...] | None]:
     """The videos in the class folders, and the classes; without class folders, the videos in `folder` itself."""
     class_folders = sorted(child for child in folder.iterdir() if child.is_dir() and child.name[0] != ".")
+    loose = _videos_in(folder)
     if not class_folders:
-        return [_Entry(str(folder), video, None) for video in _videos_in(folder)], None
+        return [_Entry(str(folder), video, None) for video in loose], None
+    if loose:
+        raise InputError(f"{loose[0]} lies beside class folders: move it into one of them")
     entries = []
     for class_folder in class_folders:
+        deeper = next((child for child in class_folder.iterdir() if child.is_dir() and child.name[0] != "."), None)
+        if deeper is not None:
+            raise InputError(f"{deeper} is a folder inside a class folder, where only videos are read: move its videos")
         videos = _videos_in(class_folder)
         if not videos:
             raise InputError(f"class folder {class_folder} has no video and no picture: add some or remove the folder")
@@ -147,7 +156,7 @@ def _entries_of_folder(folder: Path) -> tuple[list[_Entry], tuple[str, ...] | No
 
 def _videos_in(folder: Path) -> list[Path]:
     """The videos of a folder; its pictures where it has no video."""
-    files = sorted(folder.iterdir())
+    files = sorted(file for file in folder.iterdir() if file.name[0] != ".")
     videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
     return videos or [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
 
@@ -162,9 +171,19 @@ def _refuse_missing(entries: Sequence[_Entry]) -> None:
         )
 
 
+def _refuse_repeated(entries: Sequence[_Entry]) -> None:
+    first: dict[Path, _Entry] = {}
+    for entry in entries:
+        if first.setdefault(entry.path, entry) is not entry:
+            raise InputError(f"{entry.where}: {entry.path} was listed before ({first[entry.path].where}): remove one")
+
+
 def _names_in(labels: Sequence[str]) -> tuple[str, ...]:
     if labels and all(label.isdecimal() for label in labels):
-        return tuple(str(number) for number in range(max(map(int, labels)) + 1))
+        largest = max(map(int, labels))
+        if largest > 1000 + 10 * len(labels):
+            raise InputError(f"label {largest} would make {largest + 1} classes: expected class numbers from zero")
+        return tuple(str(number) for number in range(largest + 1))
     return tuple(sorted(set(labels)))
 
 
@@ -172,7 +191,8 @@ def _label_index(entry: _Entry, index_of: dict[str, int]) -> int:
     assert entry.label is not None
     if entry.label in index_of:
         return index_of[entry.label]
-    if entry.label.isdecimal() and int(entry.label) < len(index_of):
+    are_words = not any(name.isdecimal() for name in index_of)
+    if are_words and entry.label.isdecimal() and int(entry.label) < len(index_of):
         return int(entry.label)
     raise InputError(
         f"{entry.where}: label {entry.label!r} is none of the {len(index_of)} classes "

@@ -26,11 +26,15 @@ POINT, SPATIAL, TEMPORAL, CUBE = (1, 1, 1), (1, 3, 3), (3, 1, 1), (3, 3, 3)
 
 def _double(places: Sequence[str], ratio: int, dims: int = 3) -> dict[str, Callable[[int], nn.Module]]:
     """Double attention with c_m = c_n = channels // ratio after each of the places."""
+    if ratio < 1:
+        raise ValueError(f"ratio must be at least 1, got {ratio}")
     return dict.fromkeys(places, lambda c: DoubleAttention(c, c // ratio, c // ratio, dims))
 
 
 def _non_local(places: Sequence[str], ratio: int) -> dict[str, Callable[[int], nn.Module]]:
     """The non-local block with channels // ratio inner channels after each of the places."""
+    if ratio < 1:
+        raise ValueError(f"ratio must be at least 1, got {ratio}")
     return dict.fromkeys(places, lambda c: non_local(c, c // ratio))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Literal
 
 import torch
@@ -76,9 +77,9 @@ class DoubleAttention(nn.Module):
         c_m: channels of the gathered features (the paper's m); channels // 2 when None.
         c_n: number of descriptors (the paper's n); channels // 2 when None.
         dims: 1, 2 or 3: sequences (B, c, T), images (B, c, H, W) or clips (B, c, T, H, W).
-        form: "textbook" as the paper writes it, "reassociated" without any c_m x L tensor, "auto" the one with fewer
-            multiply-adds: reassociated where there are at least as many positions as channels. All are the same
-            function. While torch.export traces, "auto" is reassociated, which leaves every size dynamic.
+        form: "textbook" as the paper writes it, "reassociated" without any c_m x L tensor, "auto" that with fewer
+            multiply-adds: with c_m = c_n, reassociated where there are at least as many positions as channels. All are
+            the same function. While torch.export traces, "auto" is reassociated, which leaves every size dynamic.
 
     Raises:
         ValueError: a count is not positive, or `dims` or `form` is none of those named.
@@ -131,4 +132,7 @@ class DoubleAttention(nn.Module):
     def _use_textbook(self, x: Tensor) -> bool:
         if self.form != "auto":
             return self.form == "textbook"
-        return not torch.compiler.is_exporting() and x.shape[2:].numel() < x.shape[1]
+        if torch.compiler.is_exporting():
+            return False
+        c, c_m, c_n, positions = x.shape[1], self.phi.out_channels, self.theta.out_channels, prod(x.shape[2:])
+        return c_m * positions * (c + c_n) < c * c_n * (positions + c_m)

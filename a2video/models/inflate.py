@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -164,18 +163,31 @@ def _inflate(kernel: Tensor, num_frames: int, how: Inflation) -> Tensor:
     return inflated
 
 
+def read_torch_file(path: str | Path) -> Any:
+    """The plain data and tensors of a file of torch.save, executing nothing in it.
+
+    Raises:
+        ValueError: there is no such file, or it holds anything else.
+    """
+    if not Path(path).is_file():
+        raise ValueError(f"{path} {'is not a file' if Path(path).exists() else 'does not exist'}")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # a damaged file can make the unpickler raise anything
+        raise ValueError(f"{path} holds no plain data and tensors of torch.save") from None
+
+
 def _state_dict(source: str | Path | Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights by name, out of the usual wrappings."""
     if isinstance(source, str) and source.startswith(("https://", "http://")):
-        content: Any = torch.hub.load_state_dict_from_url(source, map_location="cpu", weights_only=True)
+        try:
+            content: Any = torch.hub.load_state_dict_from_url(source, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise ValueError(f"{source} cannot be fetched ({error}): download it and give its path") from error
     elif isinstance(source, Mapping):
         content = source
     else:
-        try:
-            content = torch.load(source, map_location="cpu", weights_only=True)
-        except (OSError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-            reason = "does not exist" if isinstance(error, FileNotFoundError) else "holds no plain weights"
-            raise ValueError(f"weights {source} cannot be loaded: the file {reason}") from None
+        content = read_torch_file(source)
     for wrapping in ("state_dict", "model_state", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapping), Mapping):
             content = content[wrapping]

@@ -29,7 +29,7 @@ def insert_blocks(model: nn.Module, blocks: Mapping[str, Callable[[int], nn.Modu
 
     Raises:
         ValueError: there is no such submodule (the nearest names are listed), it has a block already, or its channels
-            cannot be told.
+            cannot be told. At the first forward: the submodule gives something else than (B, c, *positions).
     """
     names = [name for name, _ in model.named_modules() if name]
     found = {}
@@ -38,19 +38,34 @@ def insert_blocks(model: nn.Module, blocks: Mapping[str, Callable[[int], nn.Modu
             near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
             raise ValueError(f"the network has no submodule {name!r}; the nearest names are {', '.join(near)}")
         found[name] = model.get_submodule(name)
+        if isinstance(found[name], (nn.ModuleList, nn.ModuleDict)):
+            raise ValueError(f"submodule {name!r} is a list of modules, which never runs itself: name one of them")
         if hasattr(found[name], BLOCK_NAME):
             raise ValueError(f"submodule {name!r} has a child {BLOCK_NAME!r} already")
     channels = {name: _output_channels(name, module) for name, module in found.items()}
     for name, module in found.items():
         module.add_module(BLOCK_NAME, blocks[name](channels[name]))
-        if not isinstance(module, nn.Sequential):  # which runs its new last child by itself
-            module.register_forward_hook(_apply_block)
+        if type(module).forward is not nn.Sequential.forward:  # a Sequential runs its new last child by itself
+            module.register_forward_hook(_ApplyBlock(name, channels[name]))
     return model
 
 
-def _apply_block(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-    attended: Tensor = module.get_submodule(BLOCK_NAME)(output)
-    return attended
+class _ApplyBlock:
+    """Forward hook: the output of a module goes through its block."""
+
+    def __init__(self, name: str, channels: int) -> None:
+        self.name = name
+        self.channels = channels
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+        if not isinstance(output, Tensor) or output.ndim < 3 or output.shape[1] != self.channels:
+            found = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(
+                f"the block after {self.name!r} was made for (B, {self.channels}, *positions), which its last layer "
+                f"gives, but the submodule gives {found}: put it after another one"
+            )
+        attended: Tensor = module.get_submodule(BLOCK_NAME)(output)
+        return attended
 
 
 def _output_channels(name: str, module: nn.Module) -> int:

@@ -49,9 +49,11 @@ def test_a_picture_is_a_video_of_one_frame(tmp_path: Path) -> None:
     turned.save(tmp_path / "turned.png", exif=exif)
     with open_video(tmp_path / "turned.png") as video:
         assert np.array_equal(video.get_frames([0])[0], np.rot90(pixels, -1))
-    Image.fromarray(pixels[:, :, 0]).save(tmp_path / "gray.png")
-    with open_video(tmp_path / "gray.png") as video:
-        assert video.get_frames([0]).shape == (1, 4, 6, 3)
+    gray = pixels[:, :, 0]
+    for name, image in (("gray.png", gray), ("gray 16 bits.png", gray.astype(np.uint16) << 8)):
+        Image.fromarray(image).save(tmp_path / name)
+        with open_video(tmp_path / name) as video:
+            assert np.array_equal(video.get_frames([0])[0], np.repeat(gray[:, :, None], 3, axis=2))
 
 
 def test_broken_pictures(tmp_path: Path) -> None:

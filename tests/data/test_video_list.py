@@ -11,7 +11,7 @@ from a2video.errors import InputError
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Empty files stand for videos: reading a list opens none of them."""
-    for name in ("fight/a b.mp4", "fight/c.avi", "calm/d,e.MKV", "calm/notes.txt"):
+    for name in ("fight/a b.mp4", "fight/c.avi", "fight/._a b.mp4", "calm/d,e.MKV", "calm/notes.txt"):
         (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "videos" / name).touch()
     return tmp_path
@@ -76,6 +76,8 @@ def test_folder_of_videos_has_no_labels(folder: Path) -> None:
         ("fight/c.avi 0\n", r"line 1: expected the header 'path,label'.*, found 'fight/c.avi 0'"),
         ("path,label\nfight/c.avi\n", r"line 2: expected path,label, found 'fight/c.avi'"),
         ("path,label\nfight/c.avi,\n", r"line 2: expected path,label, found 'fight/c.avi,'"),
+        ("path,label\nfight/c.avi,x\nfight/c.avi,y\n", r"line 3: .*c.avi was listed before \(.*line 2\): remove one"),
+        ("path,label\nfight/c.avi,3000000\n", r"label 3000000 would make 3000001 classes"),
     ],
 )
 def test_wrong_csv(folder: Path, text: str, message: str) -> None:
@@ -88,6 +90,21 @@ def test_label_that_is_no_class(folder: Path, label: str) -> None:
     path = write(folder, f"path,label\nfight/c.avi,{label}\n")
     with pytest.raises(InputError, match=rf"list.csv line 2: label '{label}' is none of the 2 classes \(x, y\)"):
         read_video_list(path, class_names=["x", "y"])
+
+
+def test_numbers_are_not_mixed_with_number_like_names(folder: Path) -> None:
+    path = write(folder, "path,label\nfight/c.avi,1\nfight/a b.mp4,0\n")
+    with pytest.raises(InputError, match=r"line 3: label '0' is none of the 2 classes \(1, 2\)"):
+        read_video_list(path, class_names=["1", "2"])
+
+
+def test_videos_that_a_folder_list_would_pass_over(folder: Path) -> None:
+    (folder / "videos/fight/more").mkdir()
+    with pytest.raises(InputError, match=r"more is a folder inside a class folder"):
+        read_video_list(folder / "videos")
+    (folder / "videos/loose.mp4").touch()
+    with pytest.raises(InputError, match=r"loose\.mp4 lies beside class folders"):
+        read_video_list(folder / "videos")
 
 
 def test_missing_list_and_binary_list(folder: Path) -> None:

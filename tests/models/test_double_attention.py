@@ -119,6 +119,7 @@ def test_auto_takes_the_form_with_fewer_multiply_adds() -> None:
     block = DoubleAttention(16)
     assert block._use_textbook(torch.zeros(1, 16, 1, 3, 5))  # 15 positions, 16 channels
     assert not block._use_textbook(torch.zeros(1, 16, 1, 4, 4))
+    assert not DoubleAttention(256, c_m=256, c_n=16)._use_textbook(torch.zeros(1, 256, 2, 10, 10))
 
 
 def test_reassociated_form_keeps_nothing_of_size_c_m_times_positions() -> None:

@@ -182,14 +182,12 @@ def test_inflated_network_sees_a_still_clip_as_the_2d_network_sees_the_frame(nam
     assert len(report.loaded) + len(report.inflated) + 2 == len(video.state_dict())
     assert len(report.inflated) > 50
     frame = torch.randn(1, 3, 64, 64)
-    num_frames = 17 if inflate == "mean" else 8  # long enough for frames that no temporal border reaches
+    num_frames = 65 if inflate == "mean" else 8  # long enough for frames that no temporal border reaches
     expected = flat(frame)
     features = video.features(frame[:, :, None].expand(-1, -1, num_frames, -1, -1))
     inner = features if inflate == "center" else features[:, :, features.shape[2] // 2 : features.shape[2] // 2 + 1]
-    if inflate == "mean" and naming != "GloRe's resnet50-lite":
+    if inflate == "mean":
         assert not torch.allclose(features[:, :, 0], expected, atol=1e-3)  # the border is reached
-    if inflate == "mean" and naming == "GloRe's resnet50-lite":
-        return  # its receptive field in time is longer than any clip: nothing is away from the border
     for number in range(inner.shape[2]):
         assert (inner[:, :, number] - expected).abs().max() <= 1e-5 * expected.abs().max()
 
@@ -261,9 +259,9 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(tmp_path: Path) -> Non
         (TorchvisionNames().state_dict(), r"do not fit this network: .* more; unused are .*: choose the network"),
         ({"conv1.weight": torch.zeros(16, 3, 3, 5, 5)}, r"conv2\.1\.bn1\.weight is missing"),
         ({"epoch": 3}, "hold no state dict"),
-        (tmp_path / "none.pth", r"none\.pth cannot be loaded: the file does not exist"),
-        (tmp_path / "text.pth", "holds no plain weights"),
-        (tmp_path / "code.pth", "holds no plain weights"),
+        (tmp_path / "none.pth", r"none\.pth does not exist"),
+        (tmp_path / "text.pth", "holds no plain data"),
+        (tmp_path / "code.pth", "holds no plain data"),
     ):
         with pytest.raises(ValueError, match=message):
             load_pretrained(network, source)

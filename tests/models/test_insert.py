@@ -61,9 +61,42 @@ def test_channels_are_found() -> None:
     assert seen == [8, 4]
 
 
+class Twice(nn.Sequential):
+    """A Sequential with a forward of its own, which does not run a new child."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self[0](self[0](x))
+
+
+def test_a_sequential_with_its_own_forward() -> None:
+    network = Twice(nn.Conv3d(4, 4, 1))
+    x = torch.randn(2, 4, 2, 3, 3)
+    before = network(x)
+    wrapper = nn.Sequential(network)
+    insert_blocks(wrapper, {"0": DoubleAttention})
+    assert torch.equal(wrapper(x), before)
+    nn.init.ones_(network.attention.norm.weight)
+    assert not torch.allclose(wrapper(x), before)
+
+
+def test_a_submodule_that_gives_something_else_is_named() -> None:
+    class Concatenates(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv3d(4, 4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x, self.conv(x)], dim=1)
+
+    network = insert_blocks(nn.Sequential(Concatenates()), {"0": DoubleAttention})
+    with pytest.raises(ValueError, match=r"block after '0' was made for \(B, 4, .*gives \(1, 8, 2, 3, 3\)"):
+        network(torch.zeros(1, 4, 2, 3, 3))
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
+        ("body", "is a list of modules"),
         ("body.c", r"no submodule 'body\.c'; the nearest names are body\.[ab], body"),
         ("act", "no convolution and no batch norm"),
         ("", "no submodule ''"),
