@@ -105,7 +105,9 @@ class ExperimentCLI(LightningCLI):
         config = self.config_init[self.subcommand]["trainer"]
         callbacks = list(config.get("callbacks") or [])
         if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
-            kwargs["enable_checkpointing"] = self.subcommand == "fit"
+            kwargs["enable_checkpointing"] = (
+                self.subcommand == "fit" and config.get("enable_checkpointing") is not False
+            )
         if kwargs.get("enable_checkpointing"):
             monitor = "val/top1" if self.datamodule.val_list else None
             folder = config["default_root_dir"]  # Lightning's own save_last would keep the last *improved* epoch
