@@ -103,9 +103,12 @@ def _classify(options: argparse.Namespace) -> int:
 
 
 def _models(options: argparse.Namespace) -> int:
-    from a2video.models.catalog import costs, costs_table
+    from tqdm import tqdm
 
-    print(json.dumps(costs(), indent=2) if options.json else costs_table())
+    from a2video.models import catalog
+
+    rows = catalog.costs(tqdm(catalog.CATALOG, "counting", leave=False))
+    print(json.dumps(rows, indent=2) if options.json else catalog.costs_table(rows))
     return 0
 
 

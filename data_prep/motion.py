@@ -28,7 +28,7 @@ from typing import Any
 import av
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm  # type: ignore[import-untyped]
+from tqdm import tqdm
 
 SINGLE_DIRECTIONS = {"right": 0.0, "down": 90.0, "left": 180.0, "up": 270.0}  # degrees; y points down
 BEAT = 15  # frames of motion, and then as many of rest

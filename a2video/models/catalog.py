@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -92,14 +92,14 @@ def count_multiply_adds(
     return sum(int(by_operator[kind]) for kind in ("conv", "linear", "matmul", "bmm", "einsum"))
 
 
-def costs() -> list[dict[str, Any]]:
-    """One row for each builder: what it costs here and by the paper, and the difference in percent.
+def costs(entries: Iterable[Entry] = CATALOG) -> list[dict[str, Any]]:
+    """One row for each entry: what it costs here and by the paper, and the difference in percent.
 
     Multiply-adds of double attention are given as computed here ("auto") and as the paper writes the block
     ("textbook"), which is what its values are compared with.
     """
     rows = []
-    for entry in CATALOG:
+    for entry in entries:
         model = entry.builder(entry.num_classes)
         millions = count_parameters(model) / 1e6
         giga, textbook = (count_multiply_adds(model, entry.size, form) / 1e9 for form in (None, "textbook"))
@@ -124,14 +124,14 @@ def _percent(value: float, paper: float | None) -> float | None:
     return None if paper is None else round(100 * (value / paper - 1), 2)
 
 
-def costs_table() -> str:
-    """`costs` as a table in Markdown, which reads well in a terminal too."""
+def costs_table(rows: Iterable[dict[str, Any]]) -> str:
+    """Rows of `costs` as a table in Markdown, which reads well in a terminal too."""
 
     def compared(value: float, paper: float | None, percent: float | None, unit: str) -> str:
         return f"{value:.2f} {unit}" if paper is None else f"{value:.2f} {unit} (paper {paper:g}, {percent:+.1f} %)"
 
     lines = [["builder", "input", "parameters", "multiply-adds as the paper writes it", "as computed here"]]
-    for row in costs():
+    for row in rows:
         parameters = compared(
             row["parameters_millions"], row["paper_parameters_millions"], row["parameters_difference_percent"], "M"
         )
