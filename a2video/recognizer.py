@@ -90,12 +90,8 @@ class Recognizer(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Checks that the network's logits are one for each class of the data, and loads pretrained weights."""
         self.class_names = self.data.class_names
-        num_classes = getattr(self.network, "num_classes", None)
-        if num_classes is not None and self.class_names and num_classes != len(self.class_names):
-            raise InputError(
-                f"the network gives {num_classes} logits but the data has {len(self.class_names)} classes: set "
-                f"model.network.init_args.num_classes to {len(self.class_names)}, or correct the labels"
-            )
+        if self.class_names:
+            self._check_classes(getattr(self.network, "num_classes", len(self.class_names)))
         if stage == "fit" and self.pretrained is not None:
             try:
                 report = load_pretrained(self.network, self.pretrained, self.inflate)
@@ -104,10 +100,18 @@ class Recognizer(pl.LightningModule):
             if self.trainer.is_global_zero:
                 print(f"Pretrained {self.pretrained}, {report}")
 
+    def _check_classes(self, num_logits: int) -> None:
+        if num_logits != len(self.class_names):
+            raise InputError(
+                f"the network gives {num_logits} logits but the data has {len(self.class_names)} classes: set "
+                f"model.network.init_args.num_classes to {len(self.class_names)}, or correct the labels"
+            )
+
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 clips (N, 3, T, H, W) -> logits (N, num_classes)."""
         with self._refusals_are_input_errors():
             logits: Tensor = self.network(self.data.preprocessing.normalize(clips))
+        self._check_classes(logits.shape[-1])
         return logits
 
     @contextmanager
@@ -178,6 +182,7 @@ class Recognizer(pl.LightningModule):
             return torch.empty(0, self.accuracy.num_views, self.accuracy.num_classes, device=self.device)
         with self._refusals_are_input_errors():
             logits = score_views(self.network, self.data.preprocessing, batch["clips"].flatten(0, 1))
+        self._check_classes(logits.shape[-1])
         if not torch.isfinite(logits).all():
             raise InputError(
                 "the network gives logits that are not finite: its weights are of a training that diverged"
