@@ -129,7 +129,7 @@ class TestEveryBuilder:
         x = clips(network)
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(x)
-        assert is_close(logits, network(x), 0.05)
+        assert is_close(logits, network(x), 0.1)  # 8 bits of mantissa, up to 150 layers
 
 
 def is_close(logits: torch.Tensor, expected: torch.Tensor, tolerance: float = 1e-4) -> bool:
