@@ -79,29 +79,30 @@ class VideoClassifier:
         self.device = torch.device(device)
 
     @classmethod
-    def load(cls, checkpoint: str | Path, device: str = "auto") -> VideoClassifier:
+    def load(cls, checkpoint: str | Path, device: str = "auto", network: nn.Module | None = None) -> VideoClassifier:
         """Rebuilds the network, its classes and its preprocessing from a checkpoint alone.
 
         Args:
             checkpoint: a file that `a2video fit` wrote.
             device: "auto" takes a GPU when there is one; otherwise any torch device, such as "cpu" or "cuda:1".
+            network: a network of your own, to take the checkpoint's weights; built by a2video when None.
 
         Raises:
             InputError: the file is no such checkpoint, or holds a network that a2video did not build.
         """
         content = read_checkpoint(checkpoint)
         ours = content[CHECKPOINT_KEY]
-        if ours.get("network") is None:
+        if network is None and ours.get("network") is None:
             raise InputError(
                 f"{checkpoint} holds a network that was not made by a builder of a2video.models: build it yourself "
-                "and give it to VideoClassifier(network, class_names, preprocessing)"
+                "and call VideoClassifier.load(checkpoint, network=yours) in Python"
             )
         try:
-            network = build(ours["network"])
+            network = build(ours["network"]) if network is None else network
             network.load_state_dict(network_weights(content))
             class_names = tuple(ours["class_names"])
             preprocessing = Preprocessing.from_dict(ours["preprocessing"])
-            if len(class_names) != getattr(network, "num_classes", None):
+            if len(class_names) != getattr(network, "num_classes", len(class_names)):
                 raise ValueError(f"{len(class_names)} class names for another number of logits")
         except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())

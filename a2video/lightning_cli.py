@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, read_checkpoint
 from a2video.recognizer import Recognizer
-from a2video.report import Outcome, comparison_table, write_predictions, write_test
+from a2video.report import Outcome, comparison_table, refuse_other_results, write_predictions, write_test
 
 # Said by Lightning about itself, or where our defaults mean it.
 HARMLESS_WARNINGS = [
@@ -51,7 +52,12 @@ class ExperimentCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """One seed for everything."""
-        parser.add_argument("--overwrite", type=bool, default=False, help="fit: replace the run in the output folder")
+        parser.add_argument(
+            "--overwrite",
+            type=bool,
+            default=False,
+            help="fit, test: replace the run or the results of another test in the output folder",
+        )
         parser.add_argument(
             "--num_threads", type=int, default=0, help="torch's threads on the CPU, beside the loader's workers; 0: all"
         )
@@ -88,6 +94,8 @@ class ExperimentCLI(LightningCLI):
                 )
         else:
             self.save_config_callback = None
+            if self.subcommand == "test" and not config.overwrite:
+                refuse_other_results(Path(config.trainer.default_root_dir), config.ckpt_path, config.data.test_list)
         if self.subcommand in ("validate", "test"):
             config.verbose = False  # we print our own table
 
@@ -120,6 +128,7 @@ class ExperimentCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Says what came out and where it is."""
+        log_dir = self.trainer.log_dir  # asks all ranks
         if not self.trainer.is_global_zero:
             return
         print(f"Trained {self.trainer.global_step} steps in {self.trainer.current_epoch} epochs.")
@@ -128,6 +137,9 @@ class ExperimentCLI(LightningCLI):
                 score = checkpoint.best_model_score if checkpoint.monitor else None
                 text = "" if score is None else f" ({checkpoint.monitor} {float(score):.1%})"
                 print(f"Checkpoint: {checkpoint.best_model_path}{text}")
+        if log_dir is not None and self.datamodule.test_list is not None:
+            best = Path(self.trainer.default_root_dir) / "best.ckpt"
+            print(f"Test it: a2video test --config '{log_dir}/config.yaml' --ckpt_path '{best}'")
 
     def after_validate(self) -> None:
         """Prints the accuracies."""
@@ -179,6 +191,7 @@ def run(args: Sequence[str] | None = None) -> None:
         InputError: an option, a key of the YAML file, a list or a checkpoint is wrong.
     """
     os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # whatever loads a checkpoint runs nothing in it
+    sys.path.append(str(Path.cwd()))  # a network of the user's own may lie here
     for harmless in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", harmless)
     advertisements = logging.getLogger("lightning.pytorch.utilities.rank_zero")

@@ -8,6 +8,7 @@ from typing import Any, Protocol, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -214,6 +215,11 @@ class Recognizer(pl.LightningModule):
         if self.schedule is None:
             return {"optimizer": optimizer}
         schedule, num_steps = self.schedule, int(self.trainer.estimated_stepping_batches)
+        if schedule.warmup_steps > 0.2 * num_steps:
+            rank_zero_info(
+                f"Warm-up takes {schedule.warmup_steps} of {num_steps} steps: consider fewer "
+                "model.schedule.init_args.warmup_steps"
+            )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, num_steps))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

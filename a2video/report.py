@@ -88,6 +88,23 @@ def summarize(outcome: Outcome) -> dict[str, Any]:
     }
 
 
+def refuse_other_results(folder: Path, checkpoint: str, test_list: str | None) -> None:
+    """Raises InputError if `folder` holds the results of another checkpoint or of another list."""
+    results = folder / "results.json"
+    if not results.is_file():
+        return
+    try:
+        content = json.loads(results.read_text(encoding="utf-8"))
+        found = (content["checkpoint"], content["list"])
+    except (OSError, ValueError, KeyError, TypeError):
+        found = ("something else", "something else")
+    if found != (checkpoint, test_list):
+        raise InputError(
+            f"{results} holds the test of {found[0]} on {found[1]}: choose another --trainer.default_root_dir, or "
+            "replace it by --overwrite=true"
+        )
+
+
 def write_test(outcome: Outcome, folder: Path) -> list[Path]:
     """Writes results.json, test_predictions.csv, confusion_matrix.png and test_predictions.png; returns the paths."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,7 +210,10 @@ def comparison_table(results: Sequence[Path]) -> str:
         file = path / "results.json" if path.is_dir() else path
         try:
             content = json.loads(file.read_text(encoding="utf-8"))
-            accuracies = ["-" if content[name] is None else f"{content[name]:.1%}" for name in ACCURACIES]
+            accuracies = []
+            for name in ACCURACIES:
+                says_nothing = content[name] is None or (name.endswith("5") and len(content["class_names"]) <= 5)
+                accuracies.append("-" if says_nothing else f"{content[name]:.1%}")
             lines.append(
                 [
                     str(file.parent),

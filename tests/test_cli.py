@@ -37,7 +37,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def results_of(config: Path, checkpoint: Path, *options: str) -> dict:
-    main(["test", "--config", str(config), "--ckpt_path", str(checkpoint), *options])
+    main(["test", "--config", str(config), "--ckpt_path", str(checkpoint), "--overwrite", "true", *options])
     return json.loads((config.parent / "out/results.json").read_text())
 
 
@@ -411,6 +411,41 @@ def test_every_shared_video_is_classified_or_refused_with_one_sentence(
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [Path(line["path"]) for line in lines] == videos
     assert {Path(line["path"]).name for line in lines if "error" in line} == {"corrupted.mp4"}
+
+
+def test_results_of_another_test_are_kept(
+    trained: Path, write_config: Writer, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = write_config(tmp_path)
+    test = ["test", "--config", str(config), f"--ckpt_path={trained / 'best.ckpt'}"]
+    main(test)
+    main(test)  # the same again is no loss
+    other = [*test, f"--data.test_list={small_data / 'val.csv'}"]
+    assert "test.csv: choose another --trainer.default_root_dir, or replace it" in fails(capsys, *other)
+    assert json.loads((tmp_path / "out/results.json").read_text())["num_videos"] == 5
+    main([*other, "--overwrite", "true"])
+    assert json.loads((tmp_path / "out/results.json").read_text())["num_videos"] == 4
+
+
+def test_a_network_of_the_users_own(
+    write_config: Writer, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    (tmp_path / "my_network.py").write_text(
+        "from torch import nn\n\n\nclass MyNetwork(nn.Sequential):\n    def __init__(self, num_classes: int) -> None:\n"
+        "        super().__init__(nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(3, num_classes))\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = write_config(tmp_path)
+    network = ["--model.network=my_network.MyNetwork", "--model.network.num_classes=2"]
+    main(["fit", "--config", str(config), "--trainer.max_epochs=1", *network])
+    checkpoint, video = tmp_path / "out/last.ckpt", small_data / "test/left/0 ü.mp4"
+    message = fails(capsys, "classify", checkpoint, video)
+    assert "VideoClassifier.load(checkpoint, network=yours)" in message
+    mine = sys.modules["my_network"].MyNetwork(2)
+    assert len(VideoClassifier.load(checkpoint, "cpu", mine)(video).ranked) == 2
+    wrong = ["--model.network=my_network.MyNetwork", "--model.network.num_classes=3", "--overwrite=true"]
+    assert "gives 3 logits but the data has 2 classes" in fails(capsys, "fit", "--config", config, *wrong)
 
 
 def test_fine_tuning_from_pretrained_weights(

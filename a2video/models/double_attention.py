@@ -113,7 +113,12 @@ class DoubleAttention(nn.Module):
         self.form = form
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, c, *positions) -> the same shape."""
+        """(B, c, *positions) -> the same shape; ValueError for another number of dimensions or channels."""
+        if x.ndim != self.dims + 2 or x.shape[1] != self.phi.in_channels:
+            raise ValueError(
+                f"expected (B, {self.phi.in_channels}, then {self.dims} position dimensions: dims={self.dims}), "
+                f"got {tuple(x.shape)}"
+            )
         assert self.phi.bias is not None
         assert self.out.bias is not None
         y = double_attention(

@@ -139,6 +139,12 @@ def test_reassociated_form_keeps_nothing_of_size_c_m_times_positions() -> None:
     assert c_m * positions not in kept["reassociated"]
 
 
+@pytest.mark.parametrize("shape", [(2, 6, 3, 4), (2, 5, 2, 3, 4)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected \(B, 6, then 3 position dimensions: dims=3\), got \(2, "):
+        DoubleAttention(6)(torch.zeros(shape))
+
+
 def test_defaults_to_half_the_channels() -> None:
     block = DoubleAttention(12)
     assert block.phi.weight.shape == (6, 12, 1, 1, 1)
