@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -103,8 +101,9 @@ class VideoDataModule(pl.LightningDataModule):
             elif name != "val" or stage == "validate":
                 raise InputError(f"data.{name}_list is not set: give a CSV file or a folder of class folders")
         num_devices = self.trainer.world_size if self.trainer else 1
-        for name in lists.keys() & self.videos.keys():
-            self._check(name, self.videos[name], num_devices)
+        for name, source in lists.items():
+            if source is not None:
+                self._check(name, self.videos[name], num_devices)
 
     def _check(self, name: str, videos: VideoList, num_devices: int) -> None:
         """Refuses lists that cannot be used as `name`, and says how many videos there are."""
@@ -133,8 +132,7 @@ class VideoDataModule(pl.LightningDataModule):
         """One centre view of each video, once."""
         if "val" not in self.videos:
             return []
-        one_view = dataclasses.replace(self.preprocessing, num_clips=1, num_crops=1)
-        dataset = VideoDataset(self.videos["val"], *even_views(one_view), self.seed)
+        dataset = VideoDataset(self.videos["val"], *even_views(self.preprocessing.one_view), self.seed)
         return self._loader(dataset, self.batch_size)
 
     def test_dataloader(self) -> Loader:

@@ -139,7 +139,7 @@ class Recognizer(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forgets earlier scores."""
-        self._start_scoring(num_views=1)
+        self._start_scoring(self.data.preprocessing.one_view.num_views)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores the centre view of each video."""

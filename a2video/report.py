@@ -98,7 +98,7 @@ def refuse_other_results(folder: Path, checkpoint: str, test_list: str | None) -
         found = (content["checkpoint"], content["list"])
     except (OSError, ValueError, KeyError, TypeError):
         found = ("something else", "something else")
-    if found != (checkpoint, test_list):
+    if found != (checkpoint, test_list and str(Path(test_list))):  # as VideoList.source has it
         raise InputError(
             f"{results} holds the test of {found[0]} on {found[1]}: choose another --trainer.default_root_dir, or "
             "replace it by --overwrite=true"
@@ -168,10 +168,9 @@ def draw_predictions(outcome: Outcome, path: Path, num_videos: int = 12) -> Path
     wrong = _spread(np.flatnonzero(is_wrong), num_videos // 2)
     right = _spread(np.flatnonzero(~is_wrong), num_videos - len(wrong))
     rows = sorted([*wrong, *right])
-    one_view = Preprocessing.from_dict({**outcome.preprocessing.to_dict(), "num_clips": 1, "num_crops": 1})
     figure = Figure(figsize=(12, 1.8 * -(-len(rows) // 2)), layout="constrained")
     for axes, row in zip(figure.subplots(-(-len(rows) // 2), 2, squeeze=False).flat, rows, strict=False):
-        clip = load_test_views(outcome.videos.paths[scored[row]], one_view)[0]  # (3, T, H, W)
+        clip = load_test_views(outcome.videos.paths[scored[row]], outcome.preprocessing.one_view)[0]  # (3, T, H, W)
         shown = clip[:, np.linspace(0, clip.shape[1] - 1, 4).astype(int)].permute(1, 2, 3, 0).numpy()
         gap = max(1, shown.shape[2] // 30)  # a white line between frames
         bordered = np.pad(shown, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)

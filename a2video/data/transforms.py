@@ -66,6 +66,11 @@ class Preprocessing:
         """Views of each video in testing."""
         return self.num_clips * self.num_crops
 
+    @property
+    def one_view(self) -> Preprocessing:
+        """The same with one centre view of each video."""
+        return dataclasses.replace(self, num_clips=1, num_crops=1)
+
     def normalize(self, clips: Tensor) -> Tensor:
         """uint8 clips (..., 3, T, H, W) in [0, 255] -> float32 of zero mean and unit deviation, on the same device."""
         mean, std = (

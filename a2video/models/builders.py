@@ -24,18 +24,24 @@ A2_PLACES = ("conv3.1", "conv3.3", "conv4.1", "conv4.3", "conv4.5")  # paper.md 
 POINT, SPATIAL, TEMPORAL, CUBE = (1, 1, 1), (1, 3, 3), (3, 1, 1), (3, 3, 3)
 
 
-def _double(places: Sequence[str], ratio: int, dims: int = 3) -> dict[str, Callable[[int], nn.Module]]:
+Attention = dict[str, Callable[[int], nn.Module]]
+
+
+def _after(places: Sequence[str], ratio: int, make_block: Callable[[int, int], nn.Module]) -> Attention:
+    """make_block(channels, channels // ratio) after each of the places."""
+    if ratio < 1:
+        raise ValueError(f"ratio must be at least 1, got {ratio}")
+    return dict.fromkeys(places, lambda c: make_block(c, c // ratio))
+
+
+def _double(places: Sequence[str], ratio: int, dims: int = 3) -> Attention:
     """Double attention with c_m = c_n = channels // ratio after each of the places."""
-    if ratio < 1:
-        raise ValueError(f"ratio must be at least 1, got {ratio}")
-    return dict.fromkeys(places, lambda c: DoubleAttention(c, c // ratio, c // ratio, dims))
+    return _after(places, ratio, lambda c, inner: DoubleAttention(c, inner, inner, dims))
 
 
-def _non_local(places: Sequence[str], ratio: int) -> dict[str, Callable[[int], nn.Module]]:
+def _non_local(places: Sequence[str], ratio: int) -> Attention:
     """The non-local block with channels // ratio inner channels after each of the places."""
-    if ratio < 1:
-        raise ValueError(f"ratio must be at least 1, got {ratio}")
-    return dict.fromkeys(places, lambda c: non_local(c, c // ratio))
+    return _after(places, ratio, non_local)
 
 
 # ResNet-26 and ResNet-29 of the ablation: 3x3x3 in every block, time halved in conv2, space from conv3 on.

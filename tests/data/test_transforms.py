@@ -101,6 +101,12 @@ def test_wrong_preprocessing(settings: dict, message: str) -> None:
         Preprocessing(**settings)
 
 
+def test_one_view_keeps_everything_but_the_views() -> None:
+    p = Preprocessing(num_frames=16, num_clips=10, num_crops=3)
+    assert (p.num_views, p.one_view.num_views) == (30, 1)
+    assert p.one_view == Preprocessing(num_frames=16, num_clips=1, num_crops=1)
+
+
 def test_wrong_augmentation() -> None:
     with pytest.raises(InputError, match="expected crop_size <= smallest <= largest short side, got 20, 18 and 30"):
         RandomCrop((18, 30), 20, 0.5)
