@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from a2video.data.metadata import VideoRecord
 from a2video.data.packet_index import PacketIndex, packets, scan
-from a2video.data.readers import Frames, StartOverError, VideoError, VideoReader
+from a2video.data.readers import Frames, StartOverError, VideoError, VideoReader, existing_file
 
 # What FFmpeg may open: self-contained files; no playlists, which name other files, and no devices.
 ALLOWED_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,ogg,gif,ivf,mxf,nut"
@@ -99,9 +99,7 @@ class PyAVReader(VideoReader):
 
     def _open(self) -> None:
         """Opens the container and prepares its best video stream for reading on one thread."""
-        if not self.path.is_file():
-            found = "is not a file" if self.path.exists() else "does not exist"
-            raise self._error(f"{found}; give the path of a local video file")
+        existing_file(self.path)
         try:
             self._container = av.open(
                 f"file:{self.path.absolute()}",  # after this prefix FFmpeg takes any name literally

@@ -161,6 +161,19 @@ def open_video(
     return reader(path, cache.get(path) if cache else None)
 
 
+def existing_file(path: str | os.PathLike[str]) -> Path:
+    """The path of a file that exists.
+
+    Raises:
+        VideoError: it does not.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "is not a file" if path.exists() else "does not exist"
+        raise VideoError(f"{path}: {found}; give the path of a local video file")
+    return path
+
+
 class ImageReader(VideoReader):
     """A picture as a video of one frame, turned upright."""
 
