@@ -69,7 +69,8 @@ class DecordReader(VideoReader):
         starts: NDArray[np.float64] = self._opened().get_frame_timestamp(range(len(self)))[:, 0].astype(np.float64)
         if not (np.isfinite(starts).all() and (np.diff(starts) > 0).all()):
             return np.arange(len(self)) / (self.fps or 25.0)
-        return starts - starts[0]
+        starts -= starts[0]
+        return starts
 
     def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
         video = self._opened()

@@ -23,6 +23,7 @@ from a2video.data.readers import Frames, StartOverError, VideoError, VideoReader
 ALLOWED_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,ogg,gif,ivf,mxf,nut"
 # Decoders that can leave out pictures which no other refers to, without a change to any other picture.
 SKIPPING_CODECS = {"h264", "mpeg4"}
+MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers claim more, and decoders believe them
 WORTH_A_SEEK = 4  # frames: skipping fewer costs more than it saves
 REPAIR = "re-encode it or leave it out of the list"
 
@@ -120,9 +121,14 @@ class PyAVReader(VideoReader):
         self._codec = self._stream.codec_context
         self._codec.thread_type = "NONE"  # frame threads can deadlock in the workers of a data loader
         self._codec.thread_count = 1
+        self._codec.options = {"max_pixels": str(MAX_PIXELS)}
         for stream in streams:
             if stream is not self._stream:
                 stream.discard = Discard.all
+        width, height = self._codec.width, self._codec.height
+        if width * height > MAX_PIXELS:
+            self._container.close()
+            raise self._error(f"claims {width} x {height} pixels, and the most is {MAX_PIXELS:,}; get the file again")
 
     def _scan(self) -> PacketIndex:
         """The index from the packets alone, or else from decoding everything."""

@@ -61,8 +61,9 @@ class TorchCodecReader(VideoReader):
     @cached_property
     def times(self) -> NDArray[np.float64]:
         """Presentation times in seconds after the first one. The first use decodes the whole video."""
-        starts = np.concatenate([seconds for _, seconds in self._batches(range(len(self)))])
-        return starts - starts[0]
+        starts: NDArray[np.float64] = np.concatenate([seconds for _, seconds in self._batches(range(len(self)))])
+        starts -= starts[0]
+        return starts
 
     def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
         for frames, _ in self._batches(wanted):
