@@ -24,6 +24,7 @@ ALLOWED_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc
 # Decoders that can leave out pictures which no other refers to, without a change to any other picture.
 SKIPPING_CODECS = {"h264", "mpeg4"}
 MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers claim more, and decoders believe them
+OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # of the decoder here and of the one that FFmpeg uses when opening
 WORTH_A_SEEK = 4  # frames: skipping fewer costs more than it saves
 REPAIR = "re-encode it or leave it out of the list"
 
@@ -105,7 +106,7 @@ class PyAVReader(VideoReader):
             self._container = av.open(
                 f"file:{self.path.absolute()}",  # after this prefix FFmpeg takes any name literally
                 "r",
-                options={"protocol_whitelist": "file", "format_whitelist": ALLOWED_FORMATS},
+                options={**OPTIONS, "protocol_whitelist": "file", "format_whitelist": ALLOWED_FORMATS},
                 metadata_errors="replace",
             )
         except av.FFmpegError as error:
@@ -121,7 +122,7 @@ class PyAVReader(VideoReader):
         self._codec = self._stream.codec_context
         self._codec.thread_type = "NONE"  # frame threads can deadlock in the workers of a data loader
         self._codec.thread_count = 1
-        self._codec.options = {"max_pixels": str(MAX_PIXELS)}
+        self._codec.options = OPTIONS
         for stream in streams:
             if stream is not self._stream:
                 stream.discard = Discard.all
