@@ -147,7 +147,7 @@ def wrong_name(data: bytearray, rng: random.Random) -> bytearray:
 
 def sound(data: bytearray, rng: random.Random) -> bytearray:
     """Audio only."""
-    suffix, codec = rng.choice((("mp4", "aac"), ("mkv", "aac"), ("avi", "pcm_s16le"), ("mkv", "flac")))
+    suffix, codec = rng.choice((("mp4", "aac"), ("mkv", "aac"), ("avi", "pcm_s16le")))
     path = Path(f"/tmp/sound_{os.getpid()}.{suffix}")
     with av.open(str(path), "w") as out:
         stream: Any = out.add_stream(codec, rate=8000)
@@ -258,11 +258,11 @@ class Truth:
     """What a plain sequential decode gives that keeps going after errors.
 
     Attributes:
-        hashes: of the frames with a label.
+        hashes: of the frames with a label, in both passes.
         tainted: labels of frames that are damaged, or decoded after an error and before the next keyframe.
     """
 
-    hashes: dict[Label, set[str]] = field(default_factory=dict)
+    hashes: dict[Label, list[str]] = field(default_factory=dict)
     tainted: set[Label] = field(default_factory=set)
 
 
@@ -272,50 +272,53 @@ def digest(image: np.ndarray[Any, Any]) -> str:
 
 
 def plain_decode(path: Path, labels: list[Label] | None, is_unpacked: bool) -> Truth:
-    """Decodes every frame; without `labels`, frames are labelled by their number."""
+    """Decodes every frame, twice with one decoder; without `labels`, frames are labelled by their number.
+
+    Where damage goes unnoticed, decoders use what is left from earlier pictures: then both passes differ.
+    """
     truth = Truth()
-    order: list[tuple[Label | None, bool, bool]] = []  # of packets: label, is keyframe, has error
-    damaged, whole_keys = set(), set()
-    is_tainted = False  # by order of output, where frames are numbered
-    number = 0
     with av.open(f"file:{path}", options=pyav_reader.OPTIONS, metadata_errors="replace") as container:
         stream = container.streams.best("video")
-        codec = stream.codec_context
-        codec.thread_type = "NONE"
-        codec.options = pyav_reader.OPTIONS
-        for label, packet in [*_going_on(packets(container, stream, is_unpacked)), (None, None)]:
-            frames = []
-            try:
-                frames = codec.decode(packet)
-            except (av.FFmpegError, ValueError):
-                is_tainted = True
-            if packet is not None:
-                order.append((label, packet.is_keyframe, (is_tainted and not frames) or packet.is_corrupt))
-            for frame in frames:
-                name = frame.pts if labels else number
-                number += 1
-                if name is None:
-                    continue
-                is_tainted = frame.is_corrupt or (is_tainted and not frame.key_frame)
-                if frame.is_corrupt:
-                    damaged.add(name)
-                elif frame.key_frame:
-                    whole_keys.add(name)
-                if is_tainted and not labels:
-                    truth.tainted.add(name)
-                if not labels or name in labels:
-                    image = frame.to_ndarray(format="rgb24")
-                    image = np.rot90(image, round(frame.rotation / 90))
-                    truth.hashes.setdefault(name, set()).add(digest(image))
-    if labels:
-        is_tainted = False
-        for label, is_key, has_error in order:
-            if is_key and label in whole_keys:
-                is_tainted = False
-            is_tainted = is_tainted or has_error or label in damaged
-            if is_tainted and label is not None:
-                truth.tainted.add(label)
+        stream.thread_type = "NONE"
+        stream.codec_context.options = pyav_reader.OPTIONS
+        items = [*_going_on(packets(container, stream, is_unpacked)), (None, None)]
+        for _ in range(2):
+            _decode_packets(stream.codec_context, items, labels, truth)
+            stream.codec_context.flush_buffers()
     return truth
+
+
+def _decode_packets(
+    codec: av.VideoCodecContext, items: list[tuple[Label | None, Any]], labels: list[Label] | None, truth: Truth
+) -> None:
+    order: list[tuple[Label | None, bool, bool]] = []  # of packets: label, is keyframe, has error
+    damaged, whole_keys = set(), set()
+    has_error = is_tainted = False  # the latter by order of output, where frames are numbered
+    number = 0
+    for label, packet in items:
+        frames = []
+        try:
+            frames = codec.decode(packet)
+        except (av.FFmpegError, ValueError):
+            has_error = is_tainted = True
+        if packet is not None:
+            order.append((label, packet.is_keyframe, has_error or packet.is_corrupt))
+            has_error = False
+        for frame in frames:
+            name = frame.pts if labels else number
+            number += 1
+            is_tainted = frame.is_corrupt or (is_tainted and not frame.key_frame)
+            (damaged if frame.is_corrupt else whole_keys if frame.key_frame else set()).add(name)
+            if is_tainted and not labels:
+                truth.tainted.add(name)
+            if name is not None and (not labels or name in labels):
+                image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+                truth.hashes.setdefault(name, []).append(digest(image))
+    is_tainted = False
+    for label, is_key, has_error in order if labels else []:
+        is_tainted = has_error or label in damaged or (is_tainted and not (is_key and label in whole_keys))
+        if is_tainted and label is not None:
+            truth.tainted.add(label)
 
 
 def _going_on(items: Iterator[Any]) -> Iterator[Any]:
@@ -392,7 +395,7 @@ class Outcome:
     num_unnoticed: int = 0
 
 
-def try_file(path: Path, seed: int, limit_seconds: float, original: dict[Label, set[str]]) -> Outcome:
+def try_file(path: Path, seed: int, limit_seconds: float, original: Truth) -> Outcome:
     """Reads a file in a process of its own and judges what came back."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
@@ -427,8 +430,10 @@ def try_file(path: Path, seed: int, limit_seconds: float, original: dict[Label, 
         truth = Truth()
     num_unnoticed = 0
     for number, label, found, how in result["got"]:
-        is_whole = found in original.get(label, set())
-        if found not in truth.hashes.get(label, set()) and not is_whole:
+        is_whole = found in original.hashes.get(label, [])
+        expected = truth.hashes.get(label, [])
+        is_determined = len(set(expected)) == 1 or len(set(expected[: len(expected) // 2])) > 1
+        if found not in expected and not is_whole and is_determined:
             violations.append(f"frame {number} is not that of the plain decode ({how})")
         elif label in truth.tainted and not is_whole:
             violations.append(f"frame {number} comes after an error ({how})")
@@ -473,7 +478,7 @@ def main() -> int:
     sources = [generate(args.out, name) for name in GENERATED]
     if args.videos:
         sources += sorted(path for path in args.videos.iterdir() if path.suffix in VIDEO_SUFFIXES)
-    originals: dict[tuple[Path, bool], dict[Label, set[str]]] = {}
+    originals: dict[Path, Truth] = {}
     table: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     slowest, largest, failures, reasons = 0.0, 0, [], Counter()
     for number, kind, source, data, suffix in plan(sources, args.count, args.seed):
@@ -484,7 +489,7 @@ def main() -> int:
         if source not in originals:
             with PyAVReader(source) as video:
                 labels = video._index.labels.tolist()
-                originals[source] = plain_decode(source, labels, video._index.is_unpacked).hashes
+                originals[source] = plain_decode(source, labels, video._index.is_unpacked)
         outcome = try_file(path, number, args.limit_seconds, originals[source])
         table[kind][outcome.kind] += 1
         table[kind]["unnoticed"] += bool(outcome.num_unnoticed and not outcome.violations)
@@ -492,7 +497,7 @@ def main() -> int:
         if outcome.violations:
             failures.append(number)
             print(f"{path.name} ({kind}): {len(outcome.violations)} x {outcome.violations[0]}", flush=True)
-        elif args.only is None:
+        elif args.only is None and not (os.environ.get("KEEP") and outcome.num_unnoticed):
             path.unlink()
         if args.only is not None:
             print(outcome)

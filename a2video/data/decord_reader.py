@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -34,9 +35,9 @@ def import_decord() -> Any:
 
 
 def _line(error: BaseException) -> str:
-    """The cause in an error of decord's, without the time, place and stack around it."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0].rsplit("Check failed: ")[-1].rstrip(".: ")
+    """The cause in an error of decord's, without the times, places and stack around it."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"\[[\d:]+\] \S+: |\[/[^]]*\]|Check failed: ", "", line).rstrip(".: ")
 
 
 class DecordReader(VideoReader):
@@ -49,12 +50,14 @@ class DecordReader(VideoReader):
     def __init__(self, path: str | os.PathLike[str], record: VideoRecord | None = None) -> None:
         """Opens `path`; raises as `open_video` does."""
         self._decord = import_decord()
+        limit = self._decord.DECORDLimitReachedError
+        self._errors = (self._decord.DECORDError, limit, AssertionError, RuntimeError)
         self.path = existing_file(path)
         try:
             self._video = self._decord.VideoReader(
                 str(self.path), ctx=self._decord.cpu(0), num_threads=1, fault_tol=ANY_FAULT
             )
-        except (self._decord.DECORDError, AssertionError, RuntimeError) as error:
+        except self._errors as error:
             raise VideoError(f"{path}: decord finds no video ({_line(error)}); get the file again") from error
         self._num_frames = len(self._video)
         self.fps = float(self._video.get_avg_fps())
@@ -78,7 +81,7 @@ class DecordReader(VideoReader):
             numbers = list(wanted[first : first + CHUNK_FRAMES])
             try:
                 batch = video.get_batch(numbers)
-            except (self._decord.DECORDError, RuntimeError) as error:
+            except self._errors as error:
                 found = f"decord cannot read frames {numbers[0]} to {numbers[-1]} ({_line(error)})"
                 raise VideoError(f"{self.path}: {found}; re-encode it or leave it out of the list") from error
             # another caller's bridge may have chosen the kind of array

@@ -1,8 +1,6 @@
 """The readers give the frames of a sequential decode, for any file, in any order; or they say what is wrong."""
 
-import random
 import shutil
-import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -10,116 +8,12 @@ import av
 import numpy as np
 import pytest
 from torch._utils import ExceptionWrapper
+from videos import NUM_FRAMES, OPEN_GOP, X264, check_all_access, encode, read_number, remux, truth, turn
 
 from a2video.data.pyav_reader import PyAVReader
 from a2video.data.readers import VideoError, VideoReader, open_video
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "videos"
-NUM_FRAMES = 90
-BIT = 8  # pixels: side of the black and white squares that write a frame's number into its first rows
-
-
-def picture(number, width, height):
-    """A noisy gradient that moves, with `number` in 7 squares at the top."""
-    y, x = np.mgrid[:height, :width]
-    image = np.stack([x * 2 + number, y * 2 + number * 3, x + y + number * 5], axis=-1) % 256
-    for bit in range(7):
-        image[:BIT, bit * BIT : (bit + 1) * BIT] = 255 * (number >> bit & 1)
-    return image.astype(np.uint8)
-
-
-def read_number(image):
-    """The number that `picture` wrote into an image."""
-    return sum((image[2:6, bit * BIT + 2 : bit * BIT + 6].mean() > 128) << bit for bit in range(7))
-
-
-def encode(
-    path,
-    codec="libx264",
-    size=(96, 64),
-    pix_fmt="yuv420p",
-    options=None,
-    times=None,
-    num=NUM_FRAMES,
-    rate=25,
-    container=None,
-):
-    """Write `num` numbered pictures to `path`; `times` are their pts in 1/rate seconds."""
-    with av.open(str(path), "w", container_options=container or {}) as out:
-        stream = out.add_stream(codec, rate=rate, options=options or {})
-        stream.width, stream.height = size
-        stream.pix_fmt = pix_fmt
-        stream.codec_context.thread_count = 1
-        for number in range(num):
-            frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
-            frame.pts = number if times is None else times[number]
-            frame.time_base = Fraction(1, rate)
-            out.mux(stream.encode(frame))
-        out.mux(stream.encode())
-    return path
-
-
-def remux(source, path, keep=lambda number, packet: True, shift=0):
-    """Copy the video packets for which `keep` is true, `shift` seconds later."""
-    with av.open(str(source)) as inp, av.open(str(path), "w") as out:
-        template = inp.streams.video[0]
-        stream = out.add_stream_from_template(template)
-        for number, packet in enumerate(inp.demux(template)):
-            if packet.size and keep(number, packet):
-                offset = int(shift / packet.time_base)
-                packet.pts, packet.dts = packet.pts + offset, packet.dts + offset
-                packet.stream = stream
-                out.mux(packet)
-    return path
-
-
-def turn(source, path, degrees):
-    """Copy an MP4 with a display matrix for a clockwise turn."""
-    data = bytearray(source.read_bytes())
-    at = data.index(b"tkhd") + 4 + 40  # version and flags, then 36 bytes, in a version 0 box
-    one = 1 << 16
-    a, b, c, d = {90: (0, one, -one, 0), 180: (-one, 0, 0, -one), 270: (0, -one, one, 0)}[degrees]
-    data[at : at + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(data)
-    return path
-
-
-def truth(path):
-    """All frames of a sequential decode, upright, up to the decoder's first error."""
-    images = []
-    with av.open(str(path)) as container:
-        stream = container.streams.best("video")
-        stream.thread_type = "NONE"
-        try:
-            for frame in container.decode(stream):
-                images.append(
-                    np.rot90(frame.to_ndarray(format="rgb24"), {0: 0, 90: 1, -90: 3, 180: 2, -180: 2}[frame.rotation])
-                )
-        except av.FFmpegError:
-            pass
-    return images
-
-
-def check_all_access(path, images):
-    """Compare with `images`: everything in order, unsorted with repeats, and clips of 8 x 8 by fresh readers."""
-    rng = random.Random(0)
-    num = len(images)
-    with open_video(path) as video:
-        assert len(video) == num
-        assert all(map(np.array_equal, video.get_frames(range(num)), images))
-        for _ in range(2):
-            indices = np.array([rng.randrange(num) for _ in range(12)])
-            assert all(map(np.array_equal, video.get_frames(indices), [images[index] for index in indices]))
-    for _ in range(4):
-        start = rng.randrange(num)
-        indices = [min(start + 8 * step, num - 1) for step in range(8)]
-        with open_video(path) as video:
-            assert all(map(np.array_equal, video.get_frames(indices), [images[index] for index in indices]))
-
-
-X264 = {"g": "12", "bf": "2", "preset": "veryfast", "sc_threshold": "0"}
-OPEN_GOP = {"preset": "veryfast", "x264-params": "open-gop=1:keyint=12:bframes=3:b-adapt=0:scenecut=0"}
-VFR_TIMES = np.cumsum([1 + (number * 7 % 5 == 0) * 3 + number % 2 for number in range(NUM_FRAMES)]).tolist()
 
 
 @pytest.fixture(scope="session")
@@ -135,48 +29,6 @@ def gop12(folder):
 @pytest.fixture(scope="session")
 def open_gop(folder):
     return encode(folder / "open_gop.mp4", options=OPEN_GOP)
-
-
-@pytest.mark.parametrize(
-    ("name", "settings"),
-    [
-        ("b_frames.mp4", {"options": X264}),
-        ("open_gop.mp4", {"options": OPEN_GOP}),
-        ("open_gop.mkv", {"options": OPEN_GOP}),
-        ("intra_refresh.mp4", {"options": {"x264-params": "intra-refresh=1:keyint=12:bframes=0"}}),
-        ("interlaced.mp4", {"options": {**X264, "flags": "+ildct+ilme", "x264-params": "tff=1"}}),
-        ("fragmented.mp4", {"options": X264, "container": {"movflags": "frag_keyframe+empty_moov"}}),
-        ("vp9.webm", {"codec": "libvpx-vp9", "options": {"g": "20", "deadline": "realtime", "cpu-used": "8"}}),
-        ("vp8.webm", {"codec": "libvpx", "options": {"g": "20", "lag-in-frames": "16", "auto-alt-ref": "1"}}),
-        ("b_frames.avi", {"codec": "mpeg4", "options": {"bf": "2", "g": "12"}}),
-        ("h264.avi", {"options": X264}),
-        ("mpeg4.mp4", {"codec": "mpeg4", "options": {"bf": "2", "g": "12"}}),
-        ("mjpeg.avi", {"codec": "mjpeg", "pix_fmt": "yuvj420p"}),
-        ("h264.ts", {"options": X264}),
-        ("mpeg2.mpg", {"codec": "mpeg2video", "options": {"bf": "2", "g": "12"}}),
-        ("h264.flv", {"options": X264}),
-        ("vfr.mp4", {"options": X264, "times": VFR_TIMES}),
-        ("late_start.mp4", {"options": X264, "times": list(range(200, 200 + NUM_FRAMES))}),
-        ("late_start.mkv", {"options": X264, "times": list(range(200, 200 + NUM_FRAMES))}),
-        ("odd.mkv", {"codec": "ffv1", "size": (97, 63), "pix_fmt": "bgr0"}),
-        ("odd.mp4", {"size": (97, 63), "pix_fmt": "yuv444p", "options": X264}),
-    ],
-)
-def test_every_frame_of_every_kind(folder, name, settings):
-    path = encode(folder / f"kind_{name}", **settings)
-    images = truth(path)
-    assert [read_number(image) for image in images] == list(range(NUM_FRAMES))
-    width, height = settings.get("size", (96, 64))
-    assert images[0].shape == (height, width, 3)
-    check_all_access(path, images)
-
-
-def test_hevc(folder):
-    options = {"x265-params": "keyint=12:open-gop=1:bframes=3:log-level=none:pools=1"}
-    path = encode(folder / "hevc.mp4", "libx265", options=options)
-    images = truth(path)
-    assert len(images) == NUM_FRAMES
-    check_all_access(path, images)
 
 
 def test_literal_frames_and_rate(gop12):
