@@ -1,5 +1,6 @@
 """Videos made for the tests of readers, and what a sequential decode makes of a file."""
 
+import os
 import random
 import struct
 from fractions import Fraction
@@ -9,6 +10,7 @@ import numpy as np
 
 from a2video.data.readers import open_video
 
+os.environ["SVT_LOG"] = "1"  # the AV1 encoder prints errors only
 NUM_FRAMES = 90
 BIT = 8  # pixels: side of the black and white squares that write a frame's number into its first rows
 
