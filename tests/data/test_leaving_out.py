@@ -48,7 +48,9 @@ def read(path, requests):
     with PyAVReader(path) as video:
         assert len(video._index.labels) == NUM_FRAMES  # so that frames can be left out
         frames = [video.get_frames(request) for request in requests]
-        assert len(video._index.labels) == NUM_FRAMES  # and no reason was found to start over
+        is_as_promised = len(video._index.labels) == NUM_FRAMES
+        # a keyframe of intra refresh does not restore the whole picture, which is noticed
+        assert is_as_promised == ("refresh" not in path.name)
     return frames
 
 
@@ -77,8 +79,10 @@ def check(path, monkeypatch, leaves_out):
 @pytest.mark.parametrize("name", SETTINGS)
 def test_not_a_bit_changes(folder, name, monkeypatch):
     codec, options = SETTINGS[name]
+    # without B pictures there is nothing to leave out, and whoever starts over decodes everything
+    leaves_out = name not in ("no_b.mp4", "p_only.avi", "refresh.mp4")
     path = encode(folder / name, codec, SIZE if codec == "mpeg4" else (96, 64), options=options)
-    check(path, monkeypatch, leaves_out=name not in ("no_b.mp4", "p_only.avi"))
+    check(path, monkeypatch, leaves_out)
 
 
 def test_not_a_bit_changes_in_packed_pictures(folder, monkeypatch):
