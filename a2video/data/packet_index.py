@@ -7,6 +7,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 from av.bitstream import BitStreamFilterContext
@@ -24,6 +25,7 @@ COUNTABLE_CODECS = {"h264", "hevc", "vp9", "libdav1d", "av1", "mpeg4", "mjpeg", 
 PROGRESSIVE = {0, 1}  # AVFieldOrder: unknown, progressive; in the others a packet may be half a picture
 MPEG4_PICTURE = b"\x00\x00\x01\xb6"  # starts every picture of MPEG-4 part 2; the next two bits are its type
 MPEG4_BIDIRECTIONAL = 2
+MATROSKA_SEGMENT = b"\x18\x53\x80\x67"  # the element that holds everything but the first few bytes
 MAX_PLACEHOLDER_BYTES = 19  # MPEG-4 part 2: packets up to this size may hold no picture (FFmpeg's MAX_NVOP_SIZE)
 
 
@@ -176,6 +178,19 @@ def with_keyframes(
         time_base=stream.time_base or Fraction(1),
         is_unpacked=not is_timed,
     )
+
+
+def stated_bytes(path: Path) -> int:
+    """The size that a Matroska or WebM file says it has; 0 if it does not say. FFmpeg reads past a missing end."""
+    with path.open("rb") as file:
+        head = file.read(256)
+    size_at = head.find(MATROSKA_SEGMENT) + len(MATROSKA_SEGMENT)
+    if size_at < len(MATROSKA_SEGMENT) or size_at >= len(head):
+        return 0
+    length = 9 - head[size_at].bit_length()  # leading zeros tell the number of bytes
+    unknown = (1 << 7 * length) - 1
+    size = int.from_bytes(head[size_at : size_at + length], "big") & unknown
+    return 0 if size == unknown else size_at + length + size
 
 
 def _picture_type(data: bytes) -> int:

@@ -16,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from a2video.data.metadata import VideoRecord
-from a2video.data.packet_index import PacketIndex, packets, scan
+from a2video.data.packet_index import PacketIndex, packets, scan, stated_bytes
 from a2video.data.readers import Frames, StartOverError, VideoError, VideoReader, existing_file
 
 # What FFmpeg may open: self-contained files; no playlists, which name other files, and no devices.
@@ -122,7 +122,8 @@ class PyAVReader(VideoReader):
         self._codec = self._stream.codec_context
         self._codec.thread_type = "NONE"  # frame threads can deadlock in the workers of a data loader
         self._codec.thread_count = 1
-        self._codec.options = OPTIONS
+        # this one reports damage as an error only if asked to; the others mark the frame
+        self._codec.options = OPTIONS | ({"err_detect": "explode"} if self._codec.name == "mjpeg" else {})
         for stream in streams:
             if stream is not self._stream:
                 stream.discard = Discard.all
@@ -139,6 +140,10 @@ class PyAVReader(VideoReader):
             raise self._error(f"cannot be read to its end ({error.strerror}); get the file again") from error
         except ValueError as error:
             raise self._error(f"{error}; get the file again") from error
+        num_bytes = self.path.stat().st_size
+        num_stated = stated_bytes(self.path) if "matroska" in self._container.format.name else 0
+        if num_bytes < num_stated:
+            raise self._error(f"is cut off after {num_bytes} of {num_stated} bytes; get the file again")
         num_listed = len(self._stream.index_entries) if "mp4" in self._container.format.name else 0
         if num_packets < num_listed:
             raise self._error(f"is cut off after {num_packets} of {num_listed} packets; get the file again")
