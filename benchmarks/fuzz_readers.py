@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -278,52 +279,63 @@ def digest(image: np.ndarray[Any, Any]) -> str:
 def plain_decode(path: Path, labels: list[Label] | None, is_unpacked: bool) -> Truth:
     """Decodes every frame, twice with one decoder; without `labels`, frames are labelled by their number.
 
-    Where damage goes unnoticed, decoders use what is left from earlier pictures: then both passes differ.
+    Where damage goes unnoticed, decoders use what is left from earlier pictures: then both passes differ. A third
+    pass finds the errors in pictures that others may refer to.
     """
     truth = Truth()
+    logging.disable()
+    av.logging.set_level(av.logging.ERROR)  # of this process: errors that are only logged count too
     with av.open(f"file:{path}", options=pyav_reader.OPTIONS, metadata_errors="replace") as container:
         stream = container.streams.best("video")
         stream.thread_type = "NONE"
-        stream.codec_context.options = pyav_reader.OPTIONS
+        codec = stream.codec_context
+        codec.options = pyav_reader.OPTIONS
         items = [*_going_on(packets(container, stream, is_unpacked)), (None, None)]
         for _ in range(2):
             truth.passes.append({})
-            _decode_packets(stream.codec_context, items, labels, truth)
-            stream.codec_context.flush_buffers()
+            truth.tainted |= _decode_packets(codec, items, labels, truth.passes[-1])
+            codec.flush_buffers()
+        if labels:
+            codec.skip_frame = "NONREF" if codec.name in ("h264", "mpeg4") else "DEFAULT"
+            harmful = _decode_packets(codec, items, labels, {})
+            is_tainted = False
+            for label, packet in items[:-1]:
+                is_tainted = label in harmful or (is_tainted and not packet.is_keyframe)
+                if is_tainted and label is not None:
+                    truth.tainted.add(label)
     return truth
 
 
 def _decode_packets(
-    codec: av.VideoCodecContext, items: list[tuple[Label | None, Any]], labels: list[Label] | None, truth: Truth
-) -> None:
-    order: list[tuple[Label | None, bool, bool]] = []  # of packets: label, is keyframe, has error
-    damaged, whole_keys = set(), set()
-    has_error = is_tainted = False  # the latter by order of output, where frames are numbered
+    codec: av.VideoCodecContext, items: list[Any], labels: list[Label] | None, hashes: dict[Label, set[str]]
+) -> set[Label]:
+    """Decodes packets and goes on after errors; returns the labels of damaged frames.
+
+    Where frames are numbered, those that come out after an error and before a keyframe count as damaged.
+    """
+    damaged: set[Label] = set()
+    is_tainted = False
     number = 0
     for label, packet in items:
-        frames = []
-        try:
-            frames = codec.decode(packet)
-        except (av.FFmpegError, ValueError):
-            has_error = is_tainted = True
-        if packet is not None:
-            order.append((label, packet.is_keyframe, has_error or packet.is_corrupt))
-            has_error = False
+        with av.logging.Capture() as logs:
+            try:
+                frames = codec.decode(packet)
+                has_error = packet is not None and packet.is_corrupt
+            except (av.FFmpegError, ValueError):
+                frames, has_error = [], True
+        if has_error or any(log[1] == codec.name for log in logs):
+            is_tainted = True
+            damaged |= {label} if labels else set()
         for frame in frames:
             name = frame.pts if labels else number
             number += 1
             is_tainted = frame.is_corrupt or (is_tainted and not frame.key_frame)
-            (damaged if frame.is_corrupt else whole_keys if frame.key_frame else set()).add(name)
-            if is_tainted and not labels:
-                truth.tainted.add(name)
+            if frame.is_corrupt or (is_tainted and not labels):
+                damaged.add(name)
             if name is not None and (not labels or name in labels):
                 image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-                truth.passes[-1].setdefault(name, set()).add(digest(image))
-    is_tainted = False
-    for label, is_key, has_error in order if labels else []:
-        is_tainted = has_error or label in damaged or (is_tainted and not (is_key and label in whole_keys))
-        if is_tainted and label is not None:
-            truth.tainted.add(label)
+                hashes.setdefault(name, set()).add(digest(image))
+    return damaged - {None}
 
 
 def _going_on(items: Iterator[Any]) -> Iterator[Any]:

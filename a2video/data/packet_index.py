@@ -25,6 +25,7 @@ COUNTABLE_CODECS = {"h264", "hevc", "vp9", "libdav1d", "av1", "mpeg4", "mjpeg", 
 PROGRESSIVE = {0, 1}  # AVFieldOrder: unknown, progressive; in the others a packet may be half a picture
 MPEG4_PICTURE = b"\x00\x00\x01\xb6"  # starts every picture of MPEG-4 part 2; the next two bits are its type
 MPEG4_BIDIRECTIONAL = 2
+H264_SLICES = range(1, 6)  # types of NAL units
 MATROSKA_SEGMENT = b"\x18\x53\x80\x67"  # the element that holds everything but the first few bytes
 MAX_PLACEHOLDER_BYTES = 19  # MPEG-4 part 2: packets up to this size may hold no picture (FFmpeg's MAX_NVOP_SIZE)
 
@@ -178,6 +179,25 @@ def with_keyframes(
         time_base=stream.time_base or Fraction(1),
         is_unpacked=not is_timed,
     )
+
+
+def may_be_referred_to(packet: Packet[VideoStream], extradata: bytes | None) -> bool:
+    """Whether other pictures may refer to that of an H.264 packet, by the headers of its NAL units.
+
+    True for whatever is unclear: damaged packets, and files whose `extradata` is not that of MP4 and Matroska.
+    """
+    if not extradata or len(extradata) < 7 or extradata[0] != 1:
+        return True
+    data, num_length_bytes = memoryview(packet), (extradata[4] & 3) + 1
+    at, has_picture = 0, False
+    while at + num_length_bytes < len(data):
+        header = data[at + num_length_bytes]
+        if header & 31 in H264_SLICES:
+            if header >> 5:
+                return True
+            has_picture = True
+        at += num_length_bytes + int.from_bytes(data[at : at + num_length_bytes], "big")
+    return not has_picture or at != len(data)
 
 
 def stated_bytes(path: Path) -> int:

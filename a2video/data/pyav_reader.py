@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +11,15 @@ from typing import cast
 
 import av
 import numpy as np
+from av.packet import Packet
 from av.stream import Discard, Disposition
+from av.video import VideoStream
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from a2video.data.metadata import VideoRecord
-from a2video.data.packet_index import PacketIndex, packets, scan, stated_bytes
+from a2video.data.packet_index import PacketIndex, may_be_referred_to, packets, scan, stated_bytes
 from a2video.data.readers import Frames, StartOverError, VideoError, VideoReader, existing_file
 
 # What FFmpeg may open: self-contained files; no playlists, which name other files, and no devices.
@@ -25,6 +28,9 @@ ALLOWED_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc
 SKIPPING_CODECS = {"h264", "mpeg4"}
 MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers claim more, and decoders believe them
 OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # of the decoder here and of the one that FFmpeg uses when opening
+# Most decoders mark damaged frames or raise an error; some do only when asked to, and some only write to the log.
+EXPLODING_CODECS = {"hevc", "mjpeg"}
+LOGGING_CODECS = {"ffv1", "msmpeg4", "wmv1", "wmv2"}
 WORTH_A_SEEK = 4  # frames: skipping fewer costs more than it saves
 REPAIR = "re-encode it or leave it out of the list"
 
@@ -122,8 +128,7 @@ class PyAVReader(VideoReader):
         self._codec = self._stream.codec_context
         self._codec.thread_type = "NONE"  # frame threads can deadlock in the workers of a data loader
         self._codec.thread_count = 1
-        # this one reports damage as an error only if asked to; the others mark the frame
-        self._codec.options = OPTIONS | ({"err_detect": "explode"} if self._codec.name == "mjpeg" else {})
+        self._codec.options = OPTIONS | ({"err_detect": "explode"} if self._codec.name in EXPLODING_CODECS else {})
         for stream in streams:
             if stream is not self._stream:
                 stream.discard = Discard.all
@@ -199,19 +204,21 @@ class PyAVReader(VideoReader):
         if not (self._is_at_start and start == 0):
             self._container.seek(int(index.positions[start]), stream=self._stream)
         self._is_at_start = False
-        is_leaving_out = can_leave_out = codec.name in SKIPPING_CODECS
-        codec.skip_frame = "NONREF" if is_leaving_out else "DEFAULT"
+        can_leave_out, is_leaving_out = codec.name in SKIPPING_CODECS, False
+        codec.skip_frame = "DEFAULT"
         num_sent = num_out = 0
         has_keyframe = False
         for label, packet in packets(self._container, self._stream, index.is_unpacked, keyframe):
             is_wanted = label in wanted
-            if can_leave_out and is_leaving_out == is_wanted:
-                is_leaving_out = not is_wanted
+            # While it leaves out pictures, the H.264 decoder is silent about those it fails to decode.
+            is_needed = is_wanted or (codec.name == "h264" and may_be_referred_to(packet, codec.extradata))
+            if can_leave_out and is_leaving_out == is_needed:
+                is_leaving_out = not is_needed
                 codec.skip_frame = "NONREF" if is_leaving_out else "DEFAULT"
             num_sent += is_wanted
-            frames = codec.decode(packet)
+            frames = self._decode_packet(packet)
             if num_sent == len(due):  # all that the wanted frames refer to has been sent before them
-                frames += codec.decode(None)
+                frames += self._decode_packet(None)
             for frame in frames:
                 if frame.pts is None or frame.pts < keyframe:
                     continue  # shown before the keyframe it comes after: may need what was not decoded
@@ -229,14 +236,22 @@ class PyAVReader(VideoReader):
 
     def _decode_counting(self, wanted: Sequence[int]) -> Iterator[Frames]:
         """Decodes from the beginning, every frame."""
+        times = self._index.times
+        held: deque[tuple[int, VideoFrame]] = deque()  # until those have come out whole that it may refer to
         place = number = 0
-        for number, frame in enumerate(self._decode_everything(), start=1):
-            if number - 1 == wanted[place]:
-                yield self._to_rgb(frame)
+        for number, frame in enumerate(self._decode_everything()):
+            if len(times) and frame.pts != times[number]:
+                raise self._error(f"frame {number} does not come at its time, {times[number]}; {REPAIR}")
+            if place < len(wanted) and number == wanted[place]:
+                held.append((number, frame))
                 place += 1
-                if place == len(wanted):
-                    return
-        raise self._error(f"only {number} of {len(self)} frames can be decoded; {REPAIR}")
+            while held and number >= held[0][0] + self._codec.reorder_depth:
+                yield self._to_rgb(held.popleft()[1])
+            if place == len(wanted) and not held:
+                return
+        if place < len(wanted):
+            raise self._error(f"only {number + 1} of {len(self)} frames can be decoded; {REPAIR}")
+        yield from (self._to_rgb(frame) for _, frame in held)
 
     def _decode_everything(self) -> Iterator[VideoFrame]:
         self._container.close()
@@ -244,7 +259,7 @@ class PyAVReader(VideoReader):
         number = 0
         try:
             for packet in self._container.demux(self._stream):
-                for frame in packet.decode():
+                for frame in self._decode_packet(packet if packet.size else None):
                     self._check(frame, number)
                     if frame.is_corrupt:
                         raise self._error(f"frame {number} is damaged; {REPAIR}")
@@ -252,6 +267,21 @@ class PyAVReader(VideoReader):
                     number += 1
         except av.FFmpegError as error:
             raise self._error(f"only {number} frames can be decoded ({error.strerror}); {REPAIR}") from error
+
+    def _decode_packet(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """Decodes a packet, or what is left after the last; raises an FFmpegError if the decoder reports damage."""
+        if self._codec.name not in LOGGING_CODECS:
+            return self._codec.decode(packet)
+        level = av.logging.get_level()
+        av.logging.set_level(av.logging.ERROR)
+        try:
+            with av.logging.Capture() as logs:
+                frames = self._codec.decode(packet)
+        finally:
+            av.logging.set_level(level)
+        if logs:
+            raise av.InvalidDataError(1, logs[0][2].strip())
+        return frames
 
     def _check(self, frame: VideoFrame, number: int | None = None) -> None:
         """Raises unless `frame` looks like all others."""
