@@ -1,6 +1,7 @@
 """The readers give the frames of a sequential decode, for any file, in any order; or they say what is wrong."""
 
 import shutil
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -250,6 +251,60 @@ def test_zeros_in_the_middle(folder, suffix):
                 np.testing.assert_array_equal(image, images[index])
     assert num_right > 10
     assert num_errors > 10
+
+
+def overwrite(source, path, number, offset, value):
+    """Copy a file with other bytes at an offset within packet `number`."""
+    with av.open(str(source)) as container:
+        start = list(container.demux(video=0))[number].pos + offset
+    if source.suffix == ".avi":
+        start += 8  # the head of its chunk
+    data = bytearray(source.read_bytes())
+    data[start : start + len(value)] = value
+    path.write_bytes(data)
+    return path
+
+
+def test_lost_reference_is_noticed_while_leaving_out(folder, monkeypatch):
+    """Told to leave out pictures, FFmpeg's H.264 decoder keeps quiet about others that it fails to decode."""
+    source = encode(folder / "long_gop.mp4", options={**X264, "g": "90"})
+    with av.open(str(source)) as container:
+        headers = [bytes(packet)[4] for packet in container.demux(video=0) if packet.size]
+    number = 40 + next(number for number, header in enumerate(headers[40:]) if header >> 5)  # a reference
+    path = overwrite(source, folder / "lost_reference.mp4", number, 5, bytes(10))  # the header of its slice
+    assert len(truth(path)) < 45
+    with open_video(path) as video, pytest.raises(VideoError, match="frames can be decoded"):
+        video.get_frames([80])
+    monkeypatch.setattr("a2video.data.pyav_reader.may_be_referred_to", lambda packet, extradata: False)
+    with open_video(path) as video:
+        assert not np.array_equal(video.get_frames([80])[0], truth(source)[80])  # silently wrong
+
+
+@pytest.mark.parametrize("suffix", ["avi", "mkv"])
+def test_damage_that_is_only_logged(folder, suffix, capfd):
+    codec, pix_fmt = ("mjpeg", "yuvj420p") if suffix == "avi" else ("ffv1", "bgr0")
+    source = encode(folder / f"intra.{suffix}", codec, pix_fmt=pix_fmt, num=30)
+    path = overwrite(source, folder / f"logged.{suffix}", 20, 300, b"\xfe" * 20)
+    assert len(truth(path)) == 30
+    with open_video(path) as video:
+        assert np.array_equal(video.get_frames(range(20)), truth(source)[:20])
+        with pytest.raises(VideoError, match="frames can be decoded"):
+            video.get_frames(range(30))
+    assert capfd.readouterr().err == ""
+
+
+def test_claim_of_gigabytes(folder):
+    """Width and height in the first picture of motion JPEG."""
+    data = bytearray(encode(folder / "small.avi", "mjpeg", pix_fmt="yuvj420p", num=10).read_bytes())
+    at = data.index(b"\xff\xc0\x00\x11\x08") + 5
+    data[at : at + 4] = struct.pack(">HH", 16000, 16000)
+    path = folder / "huge.avi"
+    path.write_bytes(data)
+    with (
+        pytest.raises(VideoError, match="only 0 frames can be decoded"),
+        open_video(path) as video,
+    ):
+        video.get_frames([0])
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "avi"])
