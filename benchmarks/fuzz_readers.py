@@ -42,6 +42,12 @@ from a2video.data.pyav_reader import PyAVReader
 from a2video.data.readers import VideoError
 
 Label = int
+SILENT_CODECS = {
+    "ffv1",
+    "hevc",
+    "mjpeg",
+    "wmv2",
+}  # that log damage but do not mark frames; others also log what is fine
 EXTRA_BYTES = 1 << 30  # what reading one file may add to the address space
 PEAK_BYTES = 600 << 20  # and to the memory in use
 
@@ -112,7 +118,7 @@ def _decode_packets(
                 has_error = packet is not None and packet.is_corrupt
             except (av.FFmpegError, ValueError):
                 frames, has_error = [], True
-        if has_error or any(log[1] == codec.name for log in logs):
+        if has_error or (codec.name in SILENT_CODECS and any(log[1] == codec.name for log in logs)):
             is_tainted = True
             damaged |= {label} if labels else set()
         for frame in frames:
