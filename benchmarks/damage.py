@@ -15,6 +15,7 @@ import av
 import numpy as np
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".ts", ".mpg", ".flv", ".asf")
+BIT_EXACT = {"fflags": "+bitexact"}  # no random numbers in Matroska, so that a seed gives the same files again
 X264 = {"preset": "veryfast", "g": "24", "bf": "3"}
 GENERATED: dict[str, tuple[str, dict[str, str]]] = {
     "h264.mp4": ("libx264", X264),
@@ -45,7 +46,7 @@ def generate(folder: Path, name: str) -> Path:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (80, 160, 3), dtype=np.uint8)
     path = folder / name
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", container_options=BIT_EXACT) as out:
         stream = out.add_stream(codec, rate=25, options=options)
         stream.width, stream.height = 96, 64
         stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
@@ -120,7 +121,7 @@ def sound(data: bytearray, rng: random.Random) -> bytearray:
     """Audio only."""
     suffix, codec = rng.choice((("mp4", "aac"), ("mkv", "aac"), ("avi", "pcm_s16le")))
     path = Path(tempfile.mkdtemp()) / f"sound.{suffix}"
-    with av.open(str(path), "w") as out:
+    with av.open(str(path), "w", container_options=BIT_EXACT) as out:
         stream: Any = out.add_stream(codec, rate=8000)
         for _ in range(rng.randrange(1, 20)):
             size = stream.codec_context.frame_size or 1024
