@@ -29,6 +29,11 @@ class VideoReader(ABC):
     def __len__(self) -> int:
         """Return the number of frames, at least 1."""
 
+    @property
+    def times(self) -> npt.NDArray[np.float64]:
+        """Presentation times in seconds, shape (len,), from the first frame's."""
+        return np.arange(len(self)) / (self.fps or 1.0)  # stands in until the readers know better
+
     @abstractmethod
     def get_frames(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> npt.NDArray[np.uint8]:
         """Read frames, turned upright where the file asks for a rotation.
