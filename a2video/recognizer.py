@@ -245,10 +245,11 @@ class Recognizer(pl.LightningModule):
             "the data's class names": list(self.class_names),
         }
         there = {"model.network": ours["network"], "the data's class names": ours["class_names"]}
+        trained = Preprocessing.from_dict(ours["preprocessing"]).to_dict()  # with defaults for what is newer than it
         for name, value in self.data.preprocessing.to_dict().items():
             if name not in ("num_clips", "num_crops"):
                 here[f"data.preprocessing.{name}"] = value
-                there[f"data.preprocessing.{name}"] = ours["preprocessing"].get(name)
+                there[f"data.preprocessing.{name}"] = trained[name]
         for name, value in here.items():
             if value != there[name]:
                 raise InputError(

@@ -44,10 +44,14 @@ def load_views(path: str | Path, sampler: ClipSampler, transform: Transform, rng
     The video is decoded once, however many views share its frames.
 
     Raises:
-        VideoError: the video cannot be read.
+        VideoError: the video cannot be read, or is too short for the sampler.
     """
     with open_video(path) as video:
-        indices = sampler(len(video), rng)  # (num_clips, T)
+        times = video.times if sampler.target_fps else None
+        try:
+            indices = sampler(len(video), rng, times)  # (num_clips, T)
+        except ValueError as error:
+            raise VideoError(f"{path}: {error}") from error
         needed, where = np.unique(indices, return_inverse=True)
         frames = video.get_frames(needed)  # (N, H, W, 3)
     crops = transform(frames, rng)  # (num_crops, 3, N, h, w)
@@ -64,7 +68,8 @@ def load_test_views(path: str | Path, preprocessing: Preprocessing) -> Tensor:
 def even_views(preprocessing: Preprocessing) -> tuple[ClipSampler, Transform]:
     """The sampler and the transform of testing and inference."""
     p = preprocessing
-    return UniformClips(p.num_frames, p.frame_stride, p.num_clips), EvenCrops(p.short_side, p.crop_size, p.num_crops)
+    sampler = UniformClips(p.num_frames, p.frame_stride, p.num_clips, p.target_fps, p.short)
+    return sampler, EvenCrops(p.short_side, p.crop_size, p.num_crops)
 
 
 class VideoDataset(Dataset[Item]):
