@@ -7,7 +7,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
-from a2video.data.dataset import EpochSampler, Item, VideoDataset, collate, even_views
+from a2video.augment import Augment
+from a2video.data.dataset import Batch, EpochSampler, Item, VideoDataset, collate, even_views
 from a2video.data.samplers import ClipSampler, RandomClips
 from a2video.data.transforms import Preprocessing, RandomArea, RandomCrop, Transform
 from a2video.data.video_list import NO_LABEL, VideoList, read_class_names, read_video_list
@@ -35,6 +36,7 @@ class VideoDataModule(pl.LightningDataModule):
         train_area: instead of train_short_side: smallest and largest share of a frame's area that a training crop
             takes, at an aspect of 3/4 to 4/3, as is usual for ImageNet.
         horizontal_flip: probability of mirroring a training clip. Set it to 0 where left and right matter.
+        augment: what else happens to training clips, on the device of the network; nothing when None.
         batch_size: clips in a batch, on each device.
         num_workers: decoding processes, on each device; results do not depend on it.
         seed: of all sampling and augmentation.
@@ -53,6 +55,7 @@ class VideoDataModule(pl.LightningDataModule):
         train_short_side: tuple[int, int] | None = None,
         train_area: tuple[float, float] | None = None,
         horizontal_flip: float = 0.5,
+        augment: Augment | None = None,
         batch_size: int = 8,
         num_workers: int = 2,
         seed: int = 0,
@@ -78,6 +81,7 @@ class VideoDataModule(pl.LightningDataModule):
             if train_short_side is not None:
                 raise InputError("data.train_area and data.train_short_side exclude each other: set one of them")
             self.train_transform = RandomArea(train_area, crop_size, horizontal_flip)
+        self.augment = augment
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
@@ -142,6 +146,16 @@ class VideoDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> Loader:
         """Like test_dataloader, over the videos to predict."""
         return self._all_views("predict")
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments what is trained on; draws depend on the seed, the epoch, the batch's number and the rank alone."""
+        trainer = self.trainer
+        if self.augment is None or trainer is None or not trainer.training:
+            return batch
+        batch_index = trainer.fit_loop.batch_idx + 1  # Lightning counts this batch after its transfer
+        seed = (self.seed, trainer.current_epoch, batch_index, trainer.global_rank)
+        clips, labels = self.augment(batch["clips"], batch["labels"], len(self.class_names), seed)
+        return {**batch, "clips": clips, "labels": labels}
 
     def _all_views(self, name: str) -> Loader:
         dataset = VideoDataset(self.videos[name], *even_views(self.preprocessing), self.seed, report_errors=True)

@@ -29,7 +29,8 @@ class Item(TypedDict):
 class Batch(TypedDict):
     """The readable videos of a batch, and what was wrong with the others.
 
-    `clips` is uint8 (B, num_views, 3, T, H, W); `labels` and `video_indices` are int64 (B,).
+    `clips` is uint8 (B, num_views, 3, T, H, W); `labels` and `video_indices` are int64 (B,). After
+    augmentation `clips` may be float32 in [0, 255], and `labels` float32 (B, num_classes), the share of each class.
     """
 
     clips: Tensor
