@@ -193,3 +193,17 @@ def test_fit_with_augmentation_is_reproducible_and_tests_without(
     assert not all(torch.equal(first[name], plain[name]) for name in first)
     main(["test", "--config", str(tmp_path / "a/config file.yaml"), f"--ckpt_path={tmp_path / 'a/out/last.ckpt'}"])
     assert len(seeds) == 8
+
+
+def test_wrong_values_in_yaml_or_on_the_command_line_are_one_short_sentence(
+    write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option, message in (
+        ("brightness=7", "a2video: error: data.augment.brightness must be in [0, 1], got 7.0"),
+        ("brightnes=1", "a2video: error: Parser key \"data.augment\": Option 'brightnes' is not accepted"),
+    ):
+        command = ["fit", "--config", str(write_config(tmp_path)), "--data.augment=a2video.augment.Augment"]
+        with pytest.raises(SystemExit) as exit_info:
+            main([*command, f"--data.augment.{option}"])
+        assert exit_info.value.code == 2
+        assert capsys.readouterr().err.strip().splitlines()[-1] == message
