@@ -29,7 +29,8 @@ class Item(TypedDict):
 class Batch(TypedDict):
     """The readable videos of a batch, and what was wrong with the others.
 
-    `clips` is uint8 (B, num_views, 3, T, H, W); `labels` and `video_indices` are int64 (B,).
+    `clips` is uint8 (B, num_views, 3, T, H, W); `labels` and `video_indices` are int64 (B,). After
+    augmentation `clips` may be float32 in [0, 255], and `labels` float32 (B, num_classes), the share of each class.
     """
 
     clips: Tensor
@@ -50,7 +51,7 @@ def load_views(
     The video is decoded once, however many views share its frames, and resized as it is decoded.
 
     Raises:
-        VideoError: the video cannot be read.
+        VideoError: the video cannot be read, or is too short for the sampler.
     """
     cut: Cut | None = None
 
@@ -61,7 +62,11 @@ def load_views(
         return cut(frames)
 
     with reader(path) as video:
-        indices = sampler(len(video), rng)  # (num_clips, T)
+        times = video.times if sampler.target_fps else None
+        try:
+            indices = sampler(len(video), rng, times)  # (num_clips, T)
+        except ValueError as error:
+            raise VideoError(f"{path}: {error}") from error
         needed, where = np.unique(indices, return_inverse=True)
         crops = video.map_frames(needed, take)  # (N, num_crops, 3, h, w)
     clips = crops[torch.from_numpy(where.reshape(indices.shape))]  # (num_clips, T, num_crops, 3, h, w)
@@ -76,7 +81,8 @@ def load_test_views(path: str | Path, preprocessing: Preprocessing) -> Tensor:
 def even_views(preprocessing: Preprocessing) -> tuple[ClipSampler, Transform]:
     """The sampler and the transform of testing and inference."""
     p = preprocessing
-    return UniformClips(p.num_frames, p.frame_stride, p.num_clips), EvenCrops(p.short_side, p.crop_size, p.num_crops)
+    sampler = UniformClips(p.num_frames, p.frame_stride, p.num_clips, p.target_fps, p.short)
+    return sampler, EvenCrops(p.short_side, p.crop_size, p.num_crops)
 
 
 class VideoDataset(Dataset[Item]):
