@@ -93,6 +93,6 @@ def importable_peers(video: Path) -> tuple[dict[str, Load], list[str]]:
         try:
             load(video, [0, 1], 25.0, (32, 48))
             found[name] = load
-        except Exception as error:  # noqa: BLE001 (whatever goes wrong in a peer, the others are measured)
+        except Exception as error:  # (whatever goes wrong in a peer, the others are measured)
             absent.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
     return found, absent

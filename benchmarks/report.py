@@ -18,12 +18,12 @@ def circumstances(packages: Sequence[str]) -> str:
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
         platform.processor(),
     )
+    changes = " with changes" if _git("diff", "HEAD", "../a2video") else ""
     return "\n".join(
         [
             f"- {cpu}, {len(_cores())} cores, {platform.platform()}",
             f"- Python {platform.python_version()}, " + ", ".join(f"{name} {_version(name)}" for name in packages),
-            f"- commit {_git('rev-parse', '--short', 'HEAD')}{' with changes' if _git('status', '-s', 'a2video') else ''},"
-            f" {datetime.now(UTC):%Y-%m-%d}",
+            f"- commit {_git('rev-parse', '--short', 'HEAD')}{changes}, {datetime.now(UTC):%Y-%m-%d}",
         ]
     )
 
@@ -57,4 +57,6 @@ def _version(package: str) -> str:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], capture_output=True, text=True, cwd=RESULTS.parent, check=True).stdout.strip()
+    return subprocess.run(
+        ["git", *arguments], capture_output=True, text=True, cwd=RESULTS.parent, check=True
+    ).stdout.strip()

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
@@ -53,24 +54,43 @@ def load_views(
     Raises:
         VideoError: the video cannot be read, or is too short for the sampler.
     """
-    cut: Cut | None = None
-
-    def take(frames: Frames) -> Tensor:
-        nonlocal cut
-        if cut is None:
-            cut = transform.draw(frames.shape[1], frames.shape[2], rng)
-        return cut(frames)
-
     with reader(path) as video:
         times = video.times if sampler.target_fps else None
         try:
             indices = sampler(len(video), rng, times)  # (num_clips, T)
         except ValueError as error:
             raise VideoError(f"{path}: {error}") from error
-        needed, where = np.unique(indices, return_inverse=True)
-        crops = video.map_frames(needed, take)  # (N, num_crops, 3, h, w)
-    clips = crops[torch.from_numpy(where.reshape(indices.shape))]  # (num_clips, T, num_crops, 3, h, w)
-    return clips.permute(0, 2, 3, 1, 4, 5).flatten(0, 1).contiguous()
+        wanted, places = np.unique(indices, return_inverse=True)
+        views = _Views(indices.shape, places, transform, rng)
+        video.read(wanted, views.take)
+    return views.clips
+
+
+class _Views:
+    """Puts the crops of frames where they belong, as the frames come."""
+
+    def __init__(
+        self, shape: tuple[int, ...], places: NDArray[np.int64], transform: Transform, rng: np.random.Generator
+    ) -> None:
+        self.num_clips, self.num_frames = shape
+        self.uses: dict[int, list[tuple[int, int]]] = {}  # place of a frame -> (clip, time) wherever it is needed
+        for use, place in enumerate(places.reshape(-1).tolist()):
+            self.uses.setdefault(place, []).append(divmod(use, self.num_frames))
+        self.transform = transform
+        self.rng = rng
+        self.cut: Cut | None = None
+        self.clips = torch.empty(0, dtype=torch.uint8)
+
+    def take(self, place: int, frames: Frames) -> None:
+        """See VideoReader.read."""
+        if self.cut is None:
+            self.cut = self.transform.draw(frames.shape[1], frames.shape[2], self.rng)
+            num_views, side = self.num_clips * len(self.cut.corners), self.cut.crop_size
+            self.clips = torch.empty(num_views, 3, self.num_frames, side, side, dtype=torch.uint8)
+        for offset, image in enumerate(self.cut.resize(frames)):
+            for number, crop in enumerate(self.cut.crops(image)):
+                for clip, time in self.uses[place + offset]:
+                    self.clips[clip * len(self.cut.corners) + number, :, time] = crop
 
 
 def load_test_views(path: str | Path, preprocessing: Preprocessing) -> Tensor:

@@ -122,14 +122,17 @@ class Cut:
     crop_size: int
     is_mirrored: bool = False
 
-    def __call__(self, frames: NDArray[np.uint8]) -> Tensor:
-        """uint8 (N, H, W, 3) -> uint8 (N, num_crops, 3, crop_size, crop_size), as views where that is possible."""
+    def resize(self, frames: NDArray[np.uint8]) -> Tensor:
+        """The region of frames uint8 (N, H, W, 3) -> uint8 (N, 3, *size)."""
         top, left, height, width = self.region
-        images = torch.from_numpy(frames)[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
-        images = resize(images, self.size)
-        s = self.crop_size
-        crops = torch.stack([images[:, :, y : y + s, x : x + s] for y, x in self.corners], dim=1)
-        return crops.flip(-1) if self.is_mirrored else crops
+        region = torch.from_numpy(frames)[:, top : top + height, left : left + width]
+        return resize(region.permute(0, 3, 1, 2), self.size)
+
+    def crops(self, image: Tensor) -> list[Tensor]:
+        """The crops, each (3, crop_size, crop_size), of one of the images that `resize` gave."""
+        side = self.crop_size
+        crops = [image[:, top : top + side, left : left + side] for top, left in self.corners]
+        return [crop.flip(-1) for crop in crops] if self.is_mirrored else crops
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -17,7 +17,8 @@ def coordinates(height: int, width: int, num_frames: int = 2) -> np.ndarray:
 
 def cut(transform: Transform, frames: np.ndarray, seed: int = 0) -> torch.Tensor:
     """(N, num_crops, 3, h, w)."""
-    return transform.draw(frames.shape[1], frames.shape[2], np.random.default_rng(seed))(frames)
+    drawn = transform.draw(frames.shape[1], frames.shape[2], np.random.default_rng(seed))
+    return torch.stack([torch.stack(drawn.crops(image)) for image in drawn.resize(frames)])
 
 
 def corner(crop: torch.Tensor) -> tuple[int, int]:
