@@ -32,7 +32,7 @@ class Folders:
 
     def __init__(self) -> None:
         self._contents: dict[str, Content] = {}
-        self._stems: dict[str, dict[str, list[str]]] = {}
+        self._stems: dict[str, dict[str, tuple[str, ...]]] = {}
 
     def content(self, folder: str) -> Content:
         """The names in `folder`; none where it does not exist or may not be listed."""
@@ -50,7 +50,7 @@ class Folders:
         folder, slash, name = path.rpartition(os.sep)
         return name in self.content(folder or slash).files or os.path.isfile(path)
 
-    def videos_by_stem(self, folder: str) -> dict[str, list[str]]:
+    def videos_by_stem(self, folder: str) -> dict[str, tuple[str, ...]]:
         """The paths of the videos in `folder` by their name without suffix."""
         stems = self._stems.get(folder)
         if stems is None:
@@ -58,7 +58,7 @@ class Folders:
             for name in self.content(folder).files:
                 stem, _, suffix = name.rpartition(".")
                 if f".{suffix.lower()}" in VIDEO_SUFFIXES:
-                    stems.setdefault(stem, []).append(start + name)
+                    stems[stem] = (*stems.get(stem, ()), start + name)
         return stems
 
     def visible_folders(self, folder: str) -> list[str]:

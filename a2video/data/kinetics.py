@@ -89,8 +89,8 @@ class _Places:
 
     def __init__(self, root: str, folders: Folders, split: str, label: str | None) -> None:
         self.folder = root
-        self._shared: list[dict[str, list[str]]] = []
-        self._of_class: list[dict[str, list[str]]] = []
+        self._shared: list[dict[str, tuple[str, ...]]] = []
+        self._of_class: list[dict[str, tuple[str, ...]]] = []
         names = [word for word, meaning in SPLIT_WORDS.items() if meaning == split]
         for base in [root, *(join(root, name) for name in names if name in folders.content(root).folders)]:
             self.folder = base

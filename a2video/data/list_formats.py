@@ -102,7 +102,7 @@ def read_text(path: Path) -> str:
 
 def first_line(text: str) -> str:
     """The first line that is not blank."""
-    return next((line.strip() for line in io.StringIO(text) if line.strip()), "")
+    return text.lstrip().partition("\n")[0].rstrip()
 
 
 def header_of(text: str) -> list[str]:
@@ -171,7 +171,7 @@ def split_line(line: str) -> tuple[str, str | None] | None:
 def parse_lines(path: Path, text: str) -> Listing:
     """Lines `path label`, `path,label` (or with a tab), or `path` throughout."""
     listing, name = Listing(), str(path)
-    for number, line in enumerate(io.StringIO(text), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         line = line.strip()
         if not line:
             continue
@@ -205,7 +205,7 @@ def read_class_index(path: Path) -> tuple[str, ...]:
         InputError: a line does not carry the next number and a name.
     """
     names: list[str] = []
-    for number, line in enumerate(io.StringIO(read_text(path)), 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             index, _, name = line.strip().partition(" ")
             if index != str(len(names) + 1) or not name.strip():
