@@ -95,7 +95,7 @@ def read_video_list(
     if missing and (not allow_missing or len(missing) == len(paths)):
         _refuse_missing(listing, paths, missing)
     if len(set(paths)) < len(paths):
-        _refuse_repeated(listing, paths)
+        refuse_repeated(listing, paths)
     if class_names and listing.class_names and listing.is_complete:
         _compare_classes(str(source), listing.class_names, class_names)
     names = tuple(class_names or _names_in(listing))
@@ -173,7 +173,8 @@ def _refuse_missing(listing: Listing, paths: Sequence[str], missing: Sequence[in
     raise InputError(f"{listing.places[first]}: video {paths[first]} does not exist{others}: {listing.remedy}")
 
 
-def _refuse_repeated(listing: Listing, paths: Sequence[str]) -> None:
+def refuse_repeated(listing: Listing, paths: Sequence[str]) -> None:
+    """Raises InputError where two lines of a list are the same file."""
     first: dict[str, str] = {}
     for place, path in zip(listing.places, paths, strict=True):
         if path in first:
