@@ -16,7 +16,8 @@ from pathlib import Path
 from lists import describe_others, find_videos, write_list
 
 from a2video.data.folders import Folders
-from a2video.data.list_formats import Listing, parse_ucf101, read_class_index, read_text
+from a2video.data.list_formats import Listing, read_text
+from a2video.data.official_lists import parse_ucf101, read_class_index
 from a2video.data.video_list import refuse_repeated
 from a2video.errors import InputError
 

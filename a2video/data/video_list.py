@@ -14,14 +14,11 @@ from a2video.data.list_formats import (
     header_of,
     parse_class_folders,
     parse_csv,
-    parse_hmdb51,
     parse_lines,
-    parse_ucf101,
-    read_class_index,
     read_text,
-    split_files,
     split_line,
 )
+from a2video.data.official_lists import parse_hmdb51, parse_ucf101, read_class_index, split_files
 from a2video.errors import InputError
 
 NO_LABEL = -1
@@ -184,13 +181,12 @@ def refuse_repeated(listing: Listing, paths: Sequence[str]) -> None:
 
 def _compare_classes(source: str, ours: Sequence[str], given: Sequence[str]) -> None:
     """Refuses a list of a data set with other classes; the order does not matter, for labels are names."""
-    lacking = [name for name in ours if name not in set(given)]
-    extra = [name for name in given if name not in set(ours)]
+    lacking, extra = sorted(set(ours) - set(given)), sorted(set(given) - set(ours))
     if lacking or extra:
-        has, other = (f"has the class {lacking[0]!r}", "have not") if lacking else ("lacks", f"have {extra[0]!r}")
+        found = f"has the class {lacking[0]!r}, which is none" if lacking else f"lacks {extra[0]!r}, which is one"
         raise InputError(
-            f"list {source}: its data set of {len(ours)} classes {has}, which the {len(given)} given classes {other}: "
-            "train and test with lists of one data set"
+            f"list {source}: its data set of {len(ours)} classes {found} of the {len(given)} given classes: train and "
+            "test with lists of one data set"
         )
 
 

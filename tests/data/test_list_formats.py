@@ -105,6 +105,21 @@ def test_paths_outside_the_folder_and_links(tmp_path: Path) -> None:
         read_video_list(tmp_path / "v")
 
 
+@pytest.mark.parametrize("root", [None, "elsewhere"])
+def test_relative_folders_and_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str | None) -> None:
+    touch(tmp_path, "data/v/x/a.mp4", "elsewhere/x/a.mp4")
+    (tmp_path / "data/list.txt").write_text("./v//x/a.mp4 x\n" if root is None else "x/a.mp4 x\n")
+    monkeypatch.chdir(tmp_path)
+    assert read_video_list("data/v", root).paths == ("data/v/x/a.mp4",)  # a folder's videos are in that folder
+    assert read_video_list("data/v/x", root).paths == ("data/v/x/a.mp4",)
+    expected = ("data/v/x/a.mp4",) if root is None else ("elsewhere/x/a.mp4",)
+    assert read_video_list("data/list.txt", root).paths == expected
+    monkeypatch.chdir(tmp_path / "data/v/x")
+    assert read_video_list(".", root).paths == ("a.mp4",)
+    (tmp_path / "data/v/x/list.txt").write_text("a.mp4 x\n")
+    assert read_video_list("list.txt").paths == ("a.mp4",)
+
+
 def test_missing_videos_are_kept_or_left_out(tmp_path: Path) -> None:
     touch(tmp_path, "b.mp4", "d.mp4")
     (tmp_path / "list.txt").write_text("a.mp4 x\nb.mp4 y\nc.mp4 z\nd.mp4 y\n")
@@ -159,8 +174,8 @@ def test_classes_in_another_order_are_matched_by_name(ucf: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (["Biking", "Punch"], r"of 3 classes has the class 'Tai Chi', which the 2 given classes have not"),
-        (["Biking", "Punch", "Tai Chi", "Yoga"], r"of 3 classes lacks, which the 4 given classes have 'Yoga'"),
+        (["Biking", "Punch"], r"of 3 classes has the class 'Tai Chi', which is none of the 2 given"),
+        (["Biking", "Punch", "Tai Chi", "Yoga"], r"of 3 classes lacks 'Yoga', which is one of the 4 given classes"),
     ],
 )
 def test_another_class_map(ucf: Path, given: list[str], message: str) -> None:
