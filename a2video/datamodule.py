@@ -20,7 +20,8 @@ Loader = DataLoader[Item]  # batches of it are a Batch
 class VideoDataModule(pl.LightningDataModule):
     """The videos of one experiment.
 
-    A list is a CSV file with the header `path,label`, or a folder with one folder of videos for each class.
+    A list is a CSV file with the header `path,label`, a folder with one folder of videos for each class, or one of the
+    official lists of Kinetics, UCF-101 or HMDB-51 (see read_video_list).
 
     Args:
         preprocessing: from video to network input; the same for validation, testing and inference.
@@ -28,9 +29,11 @@ class VideoDataModule(pl.LightningDataModule):
         val_list: videos scored with one centre view after each training epoch.
         test_list: videos scored with all views of `preprocessing`.
         predict_list: videos to predict, labels not needed; the test list when None.
-        root: the folder that relative paths in CSV files start from; each file's own folder when None.
+        root: the folder that relative paths in lists start from; each list's own folder when None.
         class_names: a list, or a .txt file with one class name a line, that gives the classes and their order; the
             training list when None. The command line takes a checkpoint's own when there is one.
+        allow_missing: go on although listed videos do not exist. Training leaves them out and says how many; the other
+            lists keep them, as videos that cannot be read.
         train_sampler: chooses the frames in training; one random clip of preprocessing's frames when None.
         train_short_side: smallest and largest short side in training; preprocessing.short_side when None.
         train_area: instead of train_short_side: smallest and largest share of a frame's area that a training crop
@@ -51,6 +54,7 @@ class VideoDataModule(pl.LightningDataModule):
         predict_list: str | None = None,
         root: str | None = None,
         class_names: str | None = None,
+        allow_missing: bool = False,
         train_sampler: ClipSampler | None = None,
         train_short_side: tuple[int, int] | None = None,
         train_area: tuple[float, float] | None = None,
@@ -72,6 +76,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.test_list = test_list
         self.predict_list = predict_list
         self.root = root
+        self.allow_missing = allow_missing
         self.class_source = class_names or train_list or val_list or test_list
         self.train_sampler = _train_sampler(train_sampler, preprocessing)
         short_side = train_short_side or (preprocessing.short_side, preprocessing.short_side)
@@ -104,9 +109,10 @@ class VideoDataModule(pl.LightningDataModule):
         }[stage]
         for name, source in lists.items():
             if source is not None:
-                self.videos[name] = read_video_list(source, self.root, self.class_names)
+                listed = read_video_list(source, self.root, self.class_names, self.allow_missing)
+                self.videos[name] = listed.present() if name == "train" else listed
             elif name != "val" or stage == "validate":
-                raise InputError(f"data.{name}_list is not set: give a CSV file or a folder of class folders")
+                raise InputError(f"data.{name}_list is not set: give a list or a folder of class folders")
         num_devices = self.trainer.world_size if self.trainer else 1
         for name, source in lists.items():
             if source is not None:
@@ -126,6 +132,10 @@ class VideoDataModule(pl.LightningDataModule):
         if len(videos) < num_devices:
             raise InputError(f"{videos.source} has {len(videos)} videos for {num_devices} devices: use fewer devices")
         rank_zero_info(f"{name}: {len(videos)} videos of {len(videos.class_names)} classes ({videos.source})")
+        if videos.missing or videos.num_left_out:
+            num_listed, num_present = len(videos) + videos.num_left_out, len(videos) - len(videos.missing)
+            fate = "counted as not readable" if videos.missing else "left out"
+            rank_zero_info(f"{name}: {num_present:,} of {num_listed:,} listed videos are present; the rest is {fate}")
 
     def train_dataloader(self) -> Loader:
         """Shuffled clips of train_sampler; an epoch takes each video once."""

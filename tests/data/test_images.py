@@ -70,7 +70,7 @@ def test_folders_of_pictures_are_lists(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     for name in ("clip.mp4", "cover.jpg"):
         (tmp_path / "x" / name).touch()
-    assert [path.name for path in read_video_list(tmp_path).paths] == ["clip.mp4"]  # a cover is no sample
+    assert [Path(path).name for path in read_video_list(tmp_path).paths] == ["clip.mp4"]  # a cover is no sample
 
 
 def test_random_area_stays_within_its_range() -> None:
