@@ -5,15 +5,13 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
 
-from a2video.data.dataset import EpochSampler, Item, VideoDataset, collate, even_views
+from a2video.data.dataset import EpochSampler, VideoDataset, even_views
 from a2video.data.samplers import RandomClips
 from a2video.data.transforms import Preprocessing, RandomArea, RandomCrop, Transform
 from a2video.data.video_list import NO_LABEL, VideoList, read_class_names, read_video_list
+from a2video.data.watched_loader import WatchedLoader
 from a2video.errors import InputError
-
-Loader = DataLoader[Item]  # batches of it are a Batch
 
 
 class VideoDataModule(pl.LightningDataModule):
@@ -35,7 +33,11 @@ class VideoDataModule(pl.LightningDataModule):
             takes, at an aspect of 3/4 to 4/3, as is usual for ImageNet.
         horizontal_flip: probability of mirroring a training clip. Set it to 0 where left and right matter.
         batch_size: clips in a batch, on each device.
-        num_workers: decoding processes, on each device; results do not depend on it.
+        num_workers: decoding processes, on each device; results do not depend on it. With 0 the process itself
+            decodes, and nothing can save it from a video that hangs or crashes the decoder.
+        time_limit_seconds: a video that takes longer to read counts as one that cannot be read (needs a worker).
+        max_bad_share: training stops when more than this share of its videos cannot be read, in [0, 1]. Fewer are
+            replaced by other videos and listed in bad_videos.csv.
         seed: of all sampling and augmentation.
     """
 
@@ -53,6 +55,8 @@ class VideoDataModule(pl.LightningDataModule):
         horizontal_flip: float = 0.5,
         batch_size: int = 8,
         num_workers: int = 2,
+        time_limit_seconds: float = 60.0,
+        max_bad_share: float = 0.01,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -60,6 +64,11 @@ class VideoDataModule(pl.LightningDataModule):
             raise InputError(
                 f"data.batch_size must be at least 1 and data.num_workers at least 0, got {batch_size} and "
                 f"{num_workers}"
+            )
+        if time_limit_seconds <= 0 or not 0 <= max_bad_share <= 1:
+            raise InputError(
+                "expected data.time_limit_seconds > 0 and data.max_bad_share in [0, 1], got "
+                f"{time_limit_seconds} and {max_bad_share}"
             )
         self.preprocessing = preprocessing
         self.train_list = train_list
@@ -77,9 +86,12 @@ class VideoDataModule(pl.LightningDataModule):
             self.train_transform = RandomArea(train_area, crop_size, horizontal_flip)
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.time_limit_seconds = time_limit_seconds
+        self.max_bad_share = max_bad_share
         self.seed = seed
         self.class_names: tuple[str, ...] = ()
         self.videos: dict[str, VideoList] = {}
+        self.loaders: list[WatchedLoader] = []
 
     def setup(self, stage: str) -> None:
         """Reads the class names and the lists that `stage` ("fit", "validate", "test" or "predict") needs.
@@ -120,41 +132,51 @@ class VideoDataModule(pl.LightningDataModule):
             raise InputError(f"{videos.source} has {len(videos)} videos for {num_devices} devices: use fewer devices")
         rank_zero_info(f"{name}: {len(videos)} videos of {len(videos.class_names)} classes ({videos.source})")
 
-    def train_dataloader(self) -> Loader:
+    def train_dataloader(self) -> WatchedLoader:
         """Shuffled random clips; an epoch takes one of each video."""
         p = self.preprocessing
-        dataset = VideoDataset(
-            self.videos["train"], RandomClips(p.num_frames, p.frame_stride), self.train_transform, self.seed
-        )
-        return self._loader(dataset, self.batch_size, shuffle=True)
+        sampler = RandomClips(p.num_frames, p.frame_stride)
+        dataset = VideoDataset(self.videos["train"], sampler, self.train_transform, self.seed, replace_bad=True)
+        overfits = getattr(self.trainer, "overfit_batches", 0) > 0  # always the same batches
+        return self._loader(dataset, self.batch_size, shuffle=not overfits)
 
-    def val_dataloader(self) -> Loader | list[Loader]:
-        """One centre view of each video, once."""
+    def val_dataloader(self) -> WatchedLoader | list[WatchedLoader]:
+        """One centre view of each video, once; a video that cannot be read is reported in the batch."""
         if "val" not in self.videos:
             return []
         dataset = VideoDataset(self.videos["val"], *even_views(self.preprocessing.one_view), self.seed)
         return self._loader(dataset, self.batch_size)
 
-    def test_dataloader(self) -> Loader:
+    def test_dataloader(self) -> WatchedLoader:
         """All views of each video, once; a video that cannot be read is reported in the batch."""
         return self._all_views("test")
 
-    def predict_dataloader(self) -> Loader:
+    def predict_dataloader(self) -> WatchedLoader:
         """Like test_dataloader, over the videos to predict."""
         return self._all_views("predict")
 
-    def _all_views(self, name: str) -> Loader:
-        dataset = VideoDataset(self.videos[name], *even_views(self.preprocessing), self.seed, report_errors=True)
+    def teardown(self, stage: str) -> None:
+        """Ends the workers."""
+        while self.loaders:
+            self.loaders.pop().close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Ends the workers."""
+        self.teardown("")
+
+    def _all_views(self, name: str) -> WatchedLoader:
+        dataset = VideoDataset(self.videos[name], *even_views(self.preprocessing), self.seed)
         return self._loader(dataset, max(1, self.batch_size // self.preprocessing.num_views))
 
-    def _loader(self, dataset: VideoDataset, batch_size: int, shuffle: bool = False) -> Loader:
-        return DataLoader(
+    def _loader(self, dataset: VideoDataset, batch_size: int, shuffle: bool = False) -> WatchedLoader:
+        loader = WatchedLoader(
             dataset,
-            batch_size=batch_size,  # by name, for Lightning builds this loader anew when predicting
-            sampler=EpochSampler(len(dataset), shuffle, self.seed),
-            num_workers=self.num_workers,
-            collate_fn=collate,
+            EpochSampler(len(dataset), shuffle, self.seed),
+            batch_size,
             drop_last=shuffle,
-            persistent_workers=self.num_workers > 0,
+            num_workers=self.num_workers,
+            time_limit_seconds=self.time_limit_seconds,
             pin_memory=torch.cuda.is_available(),
         )
+        self.loaders.append(loader)
+        return loader

@@ -21,7 +21,7 @@ from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, read_checkpoint
 from a2video.recognizer import Recognizer
-from a2video.report import Outcome, comparison_table, refuse_other_results, write_predictions, write_test
+from a2video.report import Outcome, comparison_table, coverage, refuse_other_results, write_predictions, write_test
 
 # Said by Lightning about itself, or where our defaults mean it.
 HARMLESS_WARNINGS = [
@@ -146,6 +146,7 @@ class ExperimentCLI(LightningCLI):
         if self.trainer.is_global_zero:
             top1, top5 = (float(self.model.scores[f"video_top{k}"]) for k in (1, 5))
             print(f"Validation, one centre view of each video: top-1 {top1:.1%}, top-5 {top5:.1%}")
+            self._report_errors(self._outcome("val"))
 
     def after_test(self) -> None:
         """Writes results.json, the predictions and the pictures, and prints the table."""
@@ -179,6 +180,8 @@ class ExperimentCLI(LightningCLI):
     def _report_errors(self, outcome: Outcome) -> None:
         for _, message in outcome.errors:
             print(f"not scored: {message}")
+        if outcome.errors:
+            print(f"Coverage {coverage(outcome):.1%}: {len(outcome.errors)} of {len(outcome.videos)} videos not scored")
 
 
 def run(args: Sequence[str] | None = None) -> None:
