@@ -16,6 +16,7 @@ from a2video.errors import InputError
 
 if TYPE_CHECKING:
     from a2video.datamodule import VideoDataModule
+    from a2video.recognizer import Recognizer
 
 SHARE_EVERY = 50  # batches after which the ranks tell each other: seldom enough to cost nothing
 COLUMNS = ("path", "reason", "rank", "epoch")
@@ -25,8 +26,8 @@ class BadVideos(pl.Callback):
     """Lists each bad video in bad_videos.csv of trainer.default_root_dir as it is met, and counts them.
 
     The count is in the progress bar, of all ranks as far as they have told each other, which they do every
-    SHARE_EVERY batches and after each epoch. More bad training videos than `data.max_bad_share` of the list stop the
-    run: on all ranks at the same place, so that none waits for another.
+    SHARE_EVERY batches and with the last batch of an epoch. More bad training videos than `data.max_bad_share` of the
+    list stop the run: on all ranks at the same place, so that none waits for another.
     """
 
     def __init__(self) -> None:
@@ -48,14 +49,10 @@ class BadVideos(pl.Callback):
     ) -> None:
         """Lists and counts; stops a run that has too many bad videos."""
         self._list(trainer, "train", batch["errors"])
-        if trainer.world_size == 1 or (batch_idx + 1) % SHARE_EVERY == 0:
-            self._share(trainer)
+        if trainer.world_size == 1 or (batch_idx + 1) % SHARE_EVERY == 0 or trainer.is_last_batch:
+            self._share(trainer)  # here and not at the epoch's end, where a progress bar makes one rank wait for others
         if count := sum(map(len, self.found.values())):
             pl_module.log("bad_videos", float(count), prog_bar=True, batch_size=1)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Lets all ranks know of the bad videos of all."""
-        self._share(trainer)
 
     def on_validation_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int,
@@ -65,9 +62,13 @@ class BadVideos(pl.Callback):
         if trainer.state.fn == "fit":
             self._list(trainer, "val", batch["errors"])
 
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes over what the recognizer has gathered from all ranks."""
+        if trainer.state.fn == "fit":
+            self.found["val"].update(index for index, _ in cast("Recognizer", pl_module).errors)
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Says how many there were, if any."""
-        self._share(trainer)
         if trainer.is_global_zero and any(self.found.values()):
             counts = " and ".join(
                 f"{len(found)} of {len(_data(trainer).videos[name])} {name} videos"

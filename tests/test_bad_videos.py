@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -50,12 +50,12 @@ def stops(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 
 
 @pytest.fixture
-def fit(write_config: Writer, small_data: Path, tmp_path: Path) -> Iterator[list[str]]:
+def fit(write_config: Writer, small_data: Path, tmp_path: Path) -> list[str]:
     """The command that trains with bad videos of each kind; results of the last epoch in out/last.ckpt."""
     bad = {"text.mp4": "left", "hang.mp4": "right", "crash.mp4": "left", "truncated.mp4": "left"}
     options = [f"--data.train_list={write_list(tmp_path / 'train.csv', small_data, 'train', bad)}"]
     options += ["--data.max_bad_share=0.5", "--data.time_limit_seconds=0.8", "--trainer.max_epochs=3"]
-    yield ["fit", "--config", str(write_config(tmp_path)), *options]
+    return ["fit", "--config", str(write_config(tmp_path)), *options]
 
 
 def test_training_goes_on_without_bad_videos(
