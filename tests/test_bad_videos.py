@@ -144,24 +144,21 @@ def test_testing_counts_harmful_videos(
     assert "Predicted 5 of 8 videos" in capsys.readouterr().out
 
 
-def two_ranks(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "a2video", *args, "--trainer.devices=2", "--trainer.strategy=ddp"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=100)
-
-
 def test_two_ranks(write_config: Writer, small_data: Path, tmp_path: Path) -> None:
-    train = write_list(tmp_path / "train.csv", small_data, "train", {"text.mp4": "left"})
-    fit = ["fit", "--config", str(write_config(tmp_path)), f"--data.train_list={train}", "--data.batch_size=2"]
-    fit += ["--data.num_workers=1"]
-    done = two_ranks(*fit, "--data.max_bad_share=0.2", "--trainer.max_epochs=1")
-    assert done.returncode == 0, done.stderr
-    (row,) = bad_rows(tmp_path / "out")
-    assert row[0] == "text.mp4"
-    assert row[2] == "0"
-    assert "Bad videos: 1 of 9 train videos could not be read" in done.stdout
-    stopped = two_ranks(*fit, "--overwrite=true")
+    """With seed 0 `text 1.mp4` is one of two videos that wait for epoch 1: the run passes epoch 0, then stops."""
+    bad = {"text 0.mp4": "left", "text 1.mp4": "right"}
+    train = write_list(tmp_path / "train.csv", small_data, "train", bad)
+    command = [sys.executable, "-m", "a2video", "fit", "--config", str(write_config(tmp_path))]
+    command += [f"--data.train_list={train}", "--data.batch_size=2", "--data.num_workers=1"]
+    command += ["--data.max_bad_share=0.1", "--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=3"]
+    stopped = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert stopped.returncode == 2, stopped.stderr
-    assert "1 of the 9 training videos could not be read" in stopped.stderr
+    assert "2 of the 10 training videos could not be read, more than the share of 0.1" in stopped.stderr
+    rows = bad_rows(tmp_path / "out")
+    assert (rows[0][0], rows[0][2]) == ("text 0.mp4", "0")
+    assert {(name, epoch) for name, _, epoch in rows[1:]} - {("text 0.mp4", "1")} == {("text 1.mp4", "1")}
+    assert len({(name, rank) for name, rank, _ in rows}) == len(rows)
+    assert torch.load(tmp_path / "out/last.ckpt", weights_only=True)["global_step"] == 2
 
 
 def test_options(write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
