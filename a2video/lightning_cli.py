@@ -30,7 +30,6 @@ HARMLESS_WARNINGS = [
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
     r"predict returned None",
     r"The number of training batches .* is smaller than the logging interval",
-    r"The '\w+_dataloader' does not have many workers",
     r"LightningCLI's args parameter is intended to run from within Python",
 ]
 

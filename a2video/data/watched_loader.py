@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -27,6 +29,7 @@ PREFETCH_FACTOR = 2  # batches that each worker is ahead of their use
 TICK_SECONDS = 0.5  # how often the time limit is looked at
 PATIENCE_SECONDS = 5.0  # between looks whether the parent is still there, and for a process to end
 NO_VIDEO = -1
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>: the signal to get when the parent dies
 
 
 class WatchedLoader:
@@ -190,7 +193,9 @@ class _Worker:
         self._seconds = 0.0
         self._num_known_bad = len(dataset.known_bad)
         self.connection, its_end = context.Pipe()
-        self.process = context.Process(target=_work, args=(its_end, self._table, dataset), daemon=True)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        arguments = (its_end, self._table, dataset, in_main_thread)
+        self.process = context.Process(target=_work, args=arguments, daemon=True)
         self.process.start()
         its_end.close()  # so that its death ends our reading from the pipe
         device = torch.cuda.current_device() if pin_memory else None
@@ -231,8 +236,12 @@ class _Worker:
                 answers.put((self, None, error))
 
 
-def _work(connection: multiprocessing.connection.Connection, table: Any, dataset: VideoDataset) -> None:
+def _work(
+    connection: multiprocessing.connection.Connection, table: Any, dataset: VideoDataset, is_child_of_main_thread: bool
+) -> None:
     """What a worker does until its parent ends it, or has gone."""
+    if sys.platform == "linux" and is_child_of_main_thread:  # the kernel looks at the thread, not at the process
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even while a decoder hangs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler, which a fork inherits
     torch.set_num_threads(1)
