@@ -6,8 +6,9 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
-from a2video.data.dataset import EpochSampler, VideoDataset, even_views
-from a2video.data.samplers import RandomClips
+from a2video.augment import Augment
+from a2video.data.dataset import Batch, EpochSampler, VideoDataset, even_views
+from a2video.data.samplers import ClipSampler, RandomClips
 from a2video.data.transforms import Preprocessing, RandomArea, RandomCrop, Transform
 from a2video.data.video_list import NO_LABEL, VideoList, read_class_names, read_video_list
 from a2video.data.watched_loader import WatchedLoader
@@ -28,10 +29,12 @@ class VideoDataModule(pl.LightningDataModule):
         root: the folder that relative paths in CSV files start from; each file's own folder when None.
         class_names: a list, or a .txt file with one class name a line, that gives the classes and their order; the
             training list when None. The command line takes a checkpoint's own when there is one.
+        train_sampler: chooses the frames in training; one random clip of preprocessing's frames when None.
         train_short_side: smallest and largest short side in training; preprocessing.short_side when None.
         train_area: instead of train_short_side: smallest and largest share of a frame's area that a training crop
             takes, at an aspect of 3/4 to 4/3, as is usual for ImageNet.
         horizontal_flip: probability of mirroring a training clip. Set it to 0 where left and right matter.
+        augment: what else happens to training clips, on the device of the network; nothing when None.
         batch_size: clips in a batch, on each device.
         num_workers: decoding processes, on each device; results do not depend on it. With 0 the process itself
             decodes, and nothing can save it from a video that hangs or crashes the decoder.
@@ -50,9 +53,11 @@ class VideoDataModule(pl.LightningDataModule):
         predict_list: str | None = None,
         root: str | None = None,
         class_names: str | None = None,
+        train_sampler: ClipSampler | None = None,
         train_short_side: tuple[int, int] | None = None,
         train_area: tuple[float, float] | None = None,
         horizontal_flip: float = 0.5,
+        augment: Augment | None = None,
         batch_size: int = 8,
         num_workers: int = 2,
         time_limit_seconds: float = 60.0,
@@ -77,6 +82,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.predict_list = predict_list
         self.root = root
         self.class_source = class_names or train_list or val_list or test_list
+        self.train_sampler = _train_sampler(train_sampler, preprocessing)
         short_side = train_short_side or (preprocessing.short_side, preprocessing.short_side)
         crop_size = preprocessing.crop_size
         self.train_transform: Transform = RandomCrop(short_side, crop_size, horizontal_flip)
@@ -84,6 +90,7 @@ class VideoDataModule(pl.LightningDataModule):
             if train_short_side is not None:
                 raise InputError("data.train_area and data.train_short_side exclude each other: set one of them")
             self.train_transform = RandomArea(train_area, crop_size, horizontal_flip)
+        self.augment = augment
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.time_limit_seconds = time_limit_seconds
@@ -133,10 +140,9 @@ class VideoDataModule(pl.LightningDataModule):
         rank_zero_info(f"{name}: {len(videos)} videos of {len(videos.class_names)} classes ({videos.source})")
 
     def train_dataloader(self) -> WatchedLoader:
-        """Shuffled random clips; an epoch takes one of each video."""
-        p = self.preprocessing
-        sampler = RandomClips(p.num_frames, p.frame_stride)
-        dataset = VideoDataset(self.videos["train"], sampler, self.train_transform, self.seed, replace_bad=True)
+        """Shuffled clips of train_sampler; an epoch takes each video once, but replaces those that are bad."""
+        videos = self.videos["train"]
+        dataset = VideoDataset(videos, self.train_sampler, self.train_transform, self.seed, replace_bad=True)
         overfits = getattr(self.trainer, "overfit_batches", 0) > 0  # always the same batches
         return self._loader(dataset, self.batch_size, shuffle=not overfits)
 
@@ -154,6 +160,16 @@ class VideoDataModule(pl.LightningDataModule):
     def predict_dataloader(self) -> WatchedLoader:
         """Like test_dataloader, over the videos to predict."""
         return self._all_views("predict")
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments what is trained on; draws depend on the seed, the epoch, the batch's number and the rank alone."""
+        trainer = self.trainer
+        if self.augment is None or trainer is None or not trainer.training:
+            return batch
+        batch_index = trainer.fit_loop.batch_idx + 1  # Lightning counts this batch after its transfer
+        seed = (self.seed, trainer.current_epoch, batch_index, trainer.global_rank)
+        clips, labels = self.augment(batch["clips"], batch["labels"], len(self.class_names), seed)
+        return {**batch, "clips": clips, "labels": labels}
 
     def teardown(self, stage: str) -> None:
         """Ends the workers."""
@@ -180,3 +196,20 @@ class VideoDataModule(pl.LightningDataModule):
         )
         self.loaders.append(loader)
         return loader
+
+
+def _train_sampler(sampler: ClipSampler | None, p: Preprocessing) -> ClipSampler:
+    """The sampler itself if its clips fit the network, or the default one."""
+    if sampler is None:
+        return RandomClips(p.num_frames, p.frame_stride, target_fps=p.target_fps, short=p.short)
+    if sampler.num_frames != p.num_frames:
+        raise InputError(
+            f"data.train_sampler takes clips of {sampler.num_frames} frames, but data.preprocessing.num_frames is "
+            f"{p.num_frames}: make them equal"
+        )
+    if sampler.num_clips is None:
+        raise InputError(
+            f"data.train_sampler {type(sampler).__name__} takes a different number of clips from each video, which "
+            "make no batch: choose another"
+        )
+    return sampler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -39,7 +40,7 @@ class ExperimentParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Called by jsonargparse with what is wrong."""
-        raise InputError(" ".join(message.split())) from ex
+        raise InputError(_without_null(message)) from ex
 
 
 class ExperimentCLI(LightningCLI):
@@ -103,7 +104,7 @@ class ExperimentCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
-            raise InputError(" ".join(str(error).split())) from error
+            raise InputError(_without_null(str(error))) from error
         if self.subcommand != "fit" and self.config[self.subcommand].data.class_names is None:
             self.datamodule.class_names = self.checkpoint_names
 
@@ -181,6 +182,13 @@ class ExperimentCLI(LightningCLI):
             print(f"not scored: {message}")
         if outcome.errors:
             print(f"Coverage {coverage(outcome):.1%}: {len(outcome.errors)} of {len(outcome.videos)} videos not scored")
+
+
+def _without_null(message: str) -> str:
+    """The message in one line, without jsonargparse's account of why an option that may be null is not null."""
+    line = " ".join(message.split())
+    found = re.fullmatch(r"(.*)Does not validate against any .* Errors: - (.*) - Expected a <class 'NoneType'>.*", line)
+    return "".join(found.groups()) if found else line
 
 
 def run(args: Sequence[str] | None = None) -> None:

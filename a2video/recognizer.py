@@ -128,10 +128,13 @@ class Recognizer(pl.LightningModule):
             raise InputError(f"model.network does not take clips of data.preprocessing: {error}") from error
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy over the clips of the batch."""
+        """Mean cross-entropy over the clips of the batch; of mixed clips the larger part counts for accuracy."""
         logits = self(batch["clips"].flatten(0, 1))
-        labels = batch["labels"].repeat_interleave(batch["clips"].shape[1])
-        loss = cross_entropy(logits, labels)
+        labels = batch["labels"].repeat_interleave(batch["clips"].shape[1], dim=0)
+        if labels.ndim == 2:  # shares of each class, from mixup or cutmix
+            loss, labels = cross_entropy(logits, labels.to(logits.dtype)), labels.argmax(1)
+        else:
+            loss = cross_entropy(logits, labels)
         if not torch.isfinite(loss):
             raise InputError(
                 f"the training loss is {loss.item()} at step {self.global_step}: lower model.lr (now {self.lr}), or "
@@ -256,10 +259,11 @@ class Recognizer(pl.LightningModule):
             "the data's class names": list(self.class_names),
         }
         there = {"model.network": ours["network"], "the data's class names": ours["class_names"]}
+        trained = Preprocessing.from_dict(ours["preprocessing"]).to_dict()  # with defaults for what is newer than it
         for name, value in self.data.preprocessing.to_dict().items():
             if name not in ("num_clips", "num_crops"):
                 here[f"data.preprocessing.{name}"] = value
-                there[f"data.preprocessing.{name}"] = ours["preprocessing"].get(name)
+                there[f"data.preprocessing.{name}"] = trained[name]
         for name, value in here.items():
             if value != there[name]:
                 raise InputError(

@@ -58,9 +58,10 @@ class Outcome:
 
 def protocol_name(p: Preprocessing) -> str:
     """The test protocol in one line, such as "10 clips x 3 crops of 8 frames, stride 8, ..."."""
+    rate = "" if p.target_fps is None else f" at {p.target_fps:g} frames a second"
     return (
         f"{p.num_clips} clip{'s' * (p.num_clips > 1)} x {p.num_crops} crop{'s' * (p.num_crops > 1)} of "
-        f"{p.num_frames} frames, stride {p.frame_stride}, short side {p.short_side}, crop {p.crop_size}, "
+        f"{p.num_frames} frames, stride {p.frame_stride}{rate}, short side {p.short_side}, crop {p.crop_size}, "
         "mean of probabilities"
     )
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from a2video.data.readers import VideoError, open_video
+from a2video.data.readers import Frames, VideoError, VideoReader, open_video
 from a2video.data.samplers import ClipSampler, UniformClips
-from a2video.data.transforms import EvenCrops, Preprocessing, Transform
+from a2video.data.transforms import Cut, EvenCrops, Preprocessing, Transform
 from a2video.data.video_list import VideoList
 from a2video.errors import InputError
 
@@ -32,7 +32,8 @@ class Item(TypedDict):
 class Batch(TypedDict):
     """The readable videos of a batch, and what was wrong with others.
 
-    `clips` is uint8 (B, num_views, 3, T, H, W); `labels` and `video_indices` are int64 (B,).
+    `clips` is uint8 (B, num_views, 3, T, H, W); `labels` and `video_indices` are int64 (B,). After
+    augmentation `clips` may be float32 in [0, 255], and `labels` float32 (B, num_classes), the share of each class.
     """
 
     clips: Tensor
@@ -41,33 +42,50 @@ class Batch(TypedDict):
     errors: list[tuple[int, str]]  # (video_index, message)
 
 
-def load_views(path: str | Path, sampler: ClipSampler, transform: Transform, rng: np.random.Generator) -> Tensor:
+def load_views(
+    path: str | Path,
+    sampler: ClipSampler,
+    transform: Transform,
+    rng: np.random.Generator,
+    reader: Callable[[str | Path], VideoReader] = open_video,
+) -> Tensor:
     """The views of one video, uint8 (num_clips * num_crops, 3, T, H, W); view = clip * num_crops + crop.
 
-    The video is decoded once, however many views share its frames.
+    The video is decoded once, however many views share its frames, and resized as it is decoded.
 
     Raises:
-        VideoError: the video cannot be read.
+        VideoError: the video cannot be read, or is too short for the sampler.
     """
-    with open_video(path) as video:
-        indices = sampler(len(video), rng)  # (num_clips, T)
+    cut: Cut | None = None
+
+    def take(frames: Frames) -> Tensor:
+        nonlocal cut
+        if cut is None:
+            cut = transform.draw(frames.shape[1], frames.shape[2], rng)
+        return cut(frames)
+
+    with reader(path) as video:
+        times = video.times if sampler.target_fps else None
+        try:
+            indices = sampler(len(video), rng, times)  # (num_clips, T)
+        except ValueError as error:
+            raise VideoError(f"{path}: {error}") from error
         needed, where = np.unique(indices, return_inverse=True)
-        frames = video.get_frames(needed)  # (N, H, W, 3)
-    crops = transform(frames, rng)  # (num_crops, 3, N, h, w)
-    clips = crops[:, :, torch.from_numpy(where.reshape(indices.shape))]  # (num_crops, 3, num_clips, T, h, w)
-    return clips.permute(2, 0, 1, 3, 4, 5).flatten(0, 1).contiguous()
+        crops = video.map_frames(needed, take)  # (N, num_crops, 3, h, w)
+    clips = crops[torch.from_numpy(where.reshape(indices.shape))]  # (num_clips, T, num_crops, 3, h, w)
+    return clips.permute(0, 2, 3, 1, 4, 5).flatten(0, 1).contiguous()
 
 
 def load_test_views(path: str | Path, preprocessing: Preprocessing) -> Tensor:
     """The views that testing and inference score; see load_views."""
-    sampler, transform = even_views(preprocessing)
-    return load_views(path, sampler, transform, np.random.default_rng(0))
+    return load_views(path, *even_views(preprocessing), np.random.default_rng(0))
 
 
 def even_views(preprocessing: Preprocessing) -> tuple[ClipSampler, Transform]:
     """The sampler and the transform of testing and inference."""
     p = preprocessing
-    return UniformClips(p.num_frames, p.frame_stride, p.num_clips), EvenCrops(p.short_side, p.crop_size, p.num_crops)
+    sampler = UniformClips(p.num_frames, p.frame_stride, p.num_clips, p.target_fps, p.short)
+    return sampler, EvenCrops(p.short_side, p.crop_size, p.num_crops)
 
 
 class VideoDataset(Dataset[Item]):

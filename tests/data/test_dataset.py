@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from conftest import write_video
 
 from a2video.data.dataset import EpochSampler, VideoDataset, collate, even_views, load_test_views, load_views
+from a2video.data.readers import VideoError
 from a2video.data.samplers import RandomClips, UniformClips
 from a2video.data.transforms import EvenCrops, Preprocessing, RandomCrop
 from a2video.data.video_list import VideoList, read_video_list
@@ -41,6 +43,16 @@ def test_test_views_are_what_the_preprocessing_says(numbered: Path) -> None:
         load_test_views(numbered, p),
         load_views(numbered, UniformClips(4, 2, 2), EvenCrops(16, 16, 3), np.random.default_rng(5)),
     )
+
+
+def test_target_rate_and_short_videos_of_the_preprocessing(numbered: Path) -> None:
+    p = Preprocessing(num_frames=4, frame_stride=2, short_side=16, crop_size=16, num_clips=1, num_crops=1)
+    views = load_test_views(numbered, dataclasses.replace(p, target_fps=10))  # frames 0, 3, ... 18 of 30 in a second
+    assert (views[0, 0, :, 8, 0] - torch.tensor([0, 60, 120, 180])).abs().max() <= 3
+    last = load_test_views(numbered, dataclasses.replace(p, frame_stride=8, short="repeat_last"))
+    assert (last[0, 0, :, 8, 0] - torch.tensor([0, 80, 160, 190])).abs().max() <= 3
+    with pytest.raises(VideoError, match=r"numbered\.mp4: has 20 frames, but a clip of 4 needs 25: take shorter clips"):
+        load_test_views(numbered, dataclasses.replace(p, frame_stride=8, short="error"))
 
 
 def training_set(folder: Path, seed: int = 0) -> VideoDataset:
