@@ -5,16 +5,14 @@ from __future__ import annotations
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
 
 from a2video.augment import Augment
-from a2video.data.dataset import Batch, EpochSampler, Item, VideoDataset, collate, even_views
+from a2video.data.dataset import Batch, EpochSampler, VideoDataset, even_views
 from a2video.data.samplers import ClipSampler, RandomClips
 from a2video.data.transforms import Preprocessing, RandomArea, RandomCrop, Transform
 from a2video.data.video_list import NO_LABEL, VideoList, read_class_names, read_video_list
+from a2video.data.watched_loader import WatchedLoader
 from a2video.errors import InputError
-
-Loader = DataLoader[Item]  # batches of it are a Batch
 
 
 class VideoDataModule(pl.LightningDataModule):
@@ -41,7 +39,11 @@ class VideoDataModule(pl.LightningDataModule):
         horizontal_flip: probability of mirroring a training clip. Set it to 0 where left and right matter.
         augment: what else happens to training clips, on the device of the network; nothing when None.
         batch_size: clips in a batch, on each device.
-        num_workers: decoding processes, on each device; results do not depend on it.
+        num_workers: decoding processes, on each device; results do not depend on it. With 0 the process itself
+            decodes, and nothing can save it from a video that hangs or crashes the decoder.
+        time_limit_seconds: a video that takes longer to read counts as one that cannot be read (needs a worker).
+        max_bad_share: training stops when more than this share of its videos cannot be read, in [0, 1]. Fewer are
+            replaced by other videos and listed in bad_videos.csv.
         seed: of all sampling and augmentation.
     """
 
@@ -62,6 +64,8 @@ class VideoDataModule(pl.LightningDataModule):
         augment: Augment | None = None,
         batch_size: int = 8,
         num_workers: int = 2,
+        time_limit_seconds: float = 60.0,
+        max_bad_share: float = 0.01,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -69,6 +73,11 @@ class VideoDataModule(pl.LightningDataModule):
             raise InputError(
                 f"data.batch_size must be at least 1 and data.num_workers at least 0, got {batch_size} and "
                 f"{num_workers}"
+            )
+        if time_limit_seconds <= 0 or not 0 <= max_bad_share <= 1:
+            raise InputError(
+                "expected data.time_limit_seconds > 0 and data.max_bad_share in [0, 1], got "
+                f"{time_limit_seconds} and {max_bad_share}"
             )
         self.preprocessing = preprocessing
         self.train_list = train_list
@@ -89,9 +98,12 @@ class VideoDataModule(pl.LightningDataModule):
         self.augment = augment
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.time_limit_seconds = time_limit_seconds
+        self.max_bad_share = max_bad_share
         self.seed = seed
         self.class_names: tuple[str, ...] = ()
         self.videos: dict[str, VideoList] = {}
+        self.loaders: list[WatchedLoader] = []
 
     def setup(self, stage: str) -> None:
         """Reads the class names and the lists that `stage` ("fit", "validate", "test" or "predict") needs.
@@ -137,23 +149,25 @@ class VideoDataModule(pl.LightningDataModule):
             fate = "counted as not readable" if videos.missing else "left out"
             rank_zero_info(f"{name}: {num_present:,} of {num_listed:,} listed videos are present; the rest is {fate}")
 
-    def train_dataloader(self) -> Loader:
-        """Shuffled clips of train_sampler; an epoch takes each video once."""
-        dataset = VideoDataset(self.videos["train"], self.train_sampler, self.train_transform, self.seed)
-        return self._loader(dataset, self.batch_size, shuffle=True)
+    def train_dataloader(self) -> WatchedLoader:
+        """Shuffled clips of train_sampler; an epoch takes each video once, but replaces those that are bad."""
+        videos = self.videos["train"]
+        dataset = VideoDataset(videos, self.train_sampler, self.train_transform, self.seed, replace_bad=True)
+        overfits = getattr(self.trainer, "overfit_batches", 0) > 0  # always the same batches
+        return self._loader(dataset, self.batch_size, shuffle=not overfits)
 
-    def val_dataloader(self) -> Loader | list[Loader]:
-        """One centre view of each video, once."""
+    def val_dataloader(self) -> WatchedLoader | list[WatchedLoader]:
+        """One centre view of each video, once; a video that cannot be read is reported in the batch."""
         if "val" not in self.videos:
             return []
         dataset = VideoDataset(self.videos["val"], *even_views(self.preprocessing.one_view), self.seed)
         return self._loader(dataset, self.batch_size)
 
-    def test_dataloader(self) -> Loader:
+    def test_dataloader(self) -> WatchedLoader:
         """All views of each video, once; a video that cannot be read is reported in the batch."""
         return self._all_views("test")
 
-    def predict_dataloader(self) -> Loader:
+    def predict_dataloader(self) -> WatchedLoader:
         """Like test_dataloader, over the videos to predict."""
         return self._all_views("predict")
 
@@ -167,21 +181,31 @@ class VideoDataModule(pl.LightningDataModule):
         clips, labels = self.augment(batch["clips"], batch["labels"], len(self.class_names), seed)
         return {**batch, "clips": clips, "labels": labels}
 
-    def _all_views(self, name: str) -> Loader:
-        dataset = VideoDataset(self.videos[name], *even_views(self.preprocessing), self.seed, report_errors=True)
+    def teardown(self, stage: str) -> None:
+        """Ends the workers."""
+        while self.loaders:
+            self.loaders.pop().close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Ends the workers."""
+        self.teardown("")
+
+    def _all_views(self, name: str) -> WatchedLoader:
+        dataset = VideoDataset(self.videos[name], *even_views(self.preprocessing), self.seed)
         return self._loader(dataset, max(1, self.batch_size // self.preprocessing.num_views))
 
-    def _loader(self, dataset: VideoDataset, batch_size: int, shuffle: bool = False) -> Loader:
-        return DataLoader(
+    def _loader(self, dataset: VideoDataset, batch_size: int, shuffle: bool = False) -> WatchedLoader:
+        loader = WatchedLoader(
             dataset,
-            batch_size=batch_size,  # by name, for Lightning builds this loader anew when predicting
-            sampler=EpochSampler(len(dataset), shuffle, self.seed),
-            num_workers=self.num_workers,
-            collate_fn=collate,
+            EpochSampler(len(dataset), shuffle, self.seed),
+            batch_size,
             drop_last=shuffle,
-            persistent_workers=self.num_workers > 0,
+            num_workers=self.num_workers,
+            time_limit_seconds=self.time_limit_seconds,
             pin_memory=torch.cuda.is_available(),
         )
+        self.loaders.append(loader)
+        return loader
 
 
 def _train_sampler(sampler: ClipSampler | None, p: Preprocessing) -> ClipSampler:

@@ -22,7 +22,7 @@ from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, read_checkpoint
 from a2video.recognizer import Recognizer
-from a2video.report import Outcome, comparison_table, refuse_other_results, write_predictions, write_test
+from a2video.report import Outcome, comparison_table, coverage, refuse_other_results, write_predictions, write_test
 
 # Said by Lightning about itself, or where our defaults mean it.
 HARMLESS_WARNINGS = [
@@ -31,7 +31,6 @@ HARMLESS_WARNINGS = [
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
     r"predict returned None",
     r"The number of training batches .* is smaller than the logging interval",
-    r"The '\w+_dataloader' does not have many workers",
     r"LightningCLI's args parameter is intended to run from within Python",
 ]
 
@@ -147,6 +146,7 @@ class ExperimentCLI(LightningCLI):
         if self.trainer.is_global_zero:
             top1, top5 = (float(self.model.scores[f"video_top{k}"]) for k in (1, 5))
             print(f"Validation, one centre view of each video: top-1 {top1:.1%}, top-5 {top5:.1%}")
+            self._report_errors(self._outcome("val"))
 
     def after_test(self) -> None:
         """Writes results.json, the predictions and the pictures, and prints the table."""
@@ -180,6 +180,8 @@ class ExperimentCLI(LightningCLI):
     def _report_errors(self, outcome: Outcome) -> None:
         for _, message in outcome.errors:
             print(f"not scored: {message}")
+        if outcome.errors:
+            print(f"Coverage {coverage(outcome):.1%}: {len(outcome.errors)} of {len(outcome.videos)} videos not scored")
 
 
 def _without_null(message: str) -> str:

@@ -16,6 +16,9 @@ from a2video.data.readers import Frames, VideoError, VideoReader, open_video
 from a2video.data.samplers import ClipSampler, UniformClips
 from a2video.data.transforms import Cut, EvenCrops, Preprocessing, Transform
 from a2video.data.video_list import VideoList
+from a2video.errors import InputError
+
+MAX_REPLACEMENTS = 10  # videos tried in place of a bad one; as many in a row are no accident
 
 
 class Item(TypedDict):
@@ -24,11 +27,11 @@ class Item(TypedDict):
     video_index: int
     label: int
     clips: Tensor | None
-    error: str | None
+    errors: list[tuple[int, str]]  # (video_index, message) of this video, or of those that it replaces
 
 
 class Batch(TypedDict):
-    """The readable videos of a batch, and what was wrong with the others.
+    """The readable videos of a batch, and what was wrong with others.
 
     `clips` is uint8 (B, num_views, 3, T, H, W); `labels` and `video_indices` are int64 (B,). After
     augmentation `clips` may be float32 in [0, 255], and `labels` float32 (B, num_classes), the share of each class.
@@ -111,12 +114,20 @@ class VideoDataset(Dataset[Item]):
     Index `epoch * len(dataset) + i` is video i as epoch `epoch` sees it: all randomness comes from (seed, epoch, i),
     so results depend neither on the number of workers nor on the order of loading.
 
+    A video that cannot be read gives an item with its error and without clips. In training another video takes its
+    place, with its own label, drawn from (seed, epoch, i, attempt): which one depends on no more than that and on
+    which videos are bad.
+
     Args:
         videos: the list.
         sampler: chooses the frames.
         transform: resizes and crops them.
         seed: of all randomness.
-        report_errors: give an item with `error` for a video that cannot be read, instead of raising VideoError.
+        replace_bad: give another video where one cannot be read; for training.
+
+    Attributes:
+        known_bad: why a video must not be opened again, by its index in the list; it counts as one that cannot be read.
+        on_read: called with the index of each video before it is read, and with None afterwards.
     """
 
     def __init__(
@@ -125,13 +136,15 @@ class VideoDataset(Dataset[Item]):
         sampler: ClipSampler,
         transform: Transform,
         seed: int = 0,
-        report_errors: bool = False,
+        replace_bad: bool = False,
     ) -> None:
         self.videos = videos
         self.sampler = sampler
         self.transform = transform
         self.seed = seed
-        self.report_errors = report_errors
+        self.replace_bad = replace_bad
+        self.known_bad: dict[int, str] = {}
+        self.on_read: Callable[[int | None], None] | None = None
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -140,18 +153,47 @@ class VideoDataset(Dataset[Item]):
         """Decodes one video.
 
         Raises:
-            VideoError: it cannot be read, and `report_errors` is off.
+            InputError: with `replace_bad`, neither it nor any of its replacements can be read.
         """
-        epoch, video_index = divmod(index, len(self))
-        rng = np.random.default_rng([self.seed, epoch, video_index])
-        item = Item(video_index=video_index, label=self.videos.labels[video_index], clips=None, error=None)
+        epoch, wanted = divmod(index, len(self))
+        errors: list[tuple[int, str]] = []
+        for video_index, rng in self._candidates(epoch, wanted):
+            try:
+                clips = self._read(video_index, rng)
+            except VideoError as error:
+                errors.append((video_index, str(error)))
+            else:
+                return Item(video_index=video_index, label=self.videos.labels[video_index], clips=clips, errors=errors)
+        if self.replace_bad:
+            raise InputError(
+                f"{len(errors)} videos of {self.videos.source} drawn one after the other cannot be read: is their disk "
+                f"still there? The last one is {errors[-1][1]}"
+            )
+        return Item(video_index=wanted, label=self.videos.labels[wanted], clips=None, errors=errors)
+
+    def _candidates(self, epoch: int, wanted: int) -> Iterator[tuple[int, np.random.Generator]]:
+        """The video that is wanted, then those to take instead, none twice, each with the rng of its clip."""
+        yield wanted, np.random.default_rng([self.seed, epoch, wanted])
+        tried = [wanted]
+        for attempt in range(1, min(MAX_REPLACEMENTS + 1, len(self)) if self.replace_bad else 1):
+            rng = np.random.default_rng([self.seed, epoch, wanted, attempt])
+            other = int(rng.integers(len(self) - len(tried)))  # counted without those tried
+            for earlier in sorted(tried):
+                other += other >= earlier
+            tried.append(other)
+            yield other, rng
+
+    def _read(self, video_index: int, rng: np.random.Generator) -> Tensor:
+        path = self.videos.paths[video_index]
+        if video_index in self.known_bad:
+            raise VideoError(f"{path}: {self.known_bad[video_index]}")
+        if self.on_read is None:
+            return load_views(path, self.sampler, self.transform, rng)
+        self.on_read(video_index)
         try:
-            item["clips"] = load_views(self.videos.paths[video_index], self.sampler, self.transform, rng)
-        except VideoError as error:
-            if not self.report_errors:
-                raise
-            item["error"] = str(error)
-        return item
+            return load_views(path, self.sampler, self.transform, rng)
+        finally:
+            self.on_read(None)
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -162,7 +204,7 @@ def collate(items: Sequence[Item]) -> Batch:
         clips=torch.stack(clips) if clips else torch.empty(0, dtype=torch.uint8),
         labels=torch.tensor([item["label"] for item in good], dtype=torch.int64),
         video_indices=torch.tensor([item["video_index"] for item in good], dtype=torch.int64),
-        errors=[(item["video_index"], item["error"]) for item in items if item["error"] is not None],
+        errors=[error for item in items for error in item["errors"]],
     )
 
 
