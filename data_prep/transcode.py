@@ -1,0 +1,217 @@
+"""Write a list of videos again, smaller and with regular keyframes, so that clips decode quickly: one command.
+
+    python data_prep/transcode.py --list train.csv --out small --short-side 256 --gop 12
+
+writes the videos under `small/` in the folders they have now, `small/list.csv` with their labels and `small/failed.csv`
+(path, reason). Nothing is there that was not decoded again and compared. Run it again after it was stopped, or with
+more videos: what is finished stays. The sources are never changed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from common import (
+    absolute,
+    add_common_options,
+    list_rows,
+    make_folder,
+    name_of,
+    read_list,
+    reason_of,
+    root_of,
+    run_program,
+    write_table,
+)
+from encoders import SUFFIXES, Settings, check_settings
+from jobs import Failure, run_jobs
+from reencode import Job, reencode, unfinished_path
+from tqdm import tqdm
+
+from a2video.data.video_list import VideoList
+from a2video.errors import InputError
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What tells that a source is the same file as before: bytes, and nanoseconds of its last change."""
+
+    size: int
+    mtime: int
+
+
+class Record:
+    """Which outputs are finished and of which sources, kept in the output folder.
+
+    Raises:
+        InputError: the folder was written with other settings.
+    """
+
+    def __init__(self, out: Path, settings: Settings) -> None:
+        self._out = out
+        self._table = sqlite3.connect(out / "transcode.sqlite")
+        with self._table:
+            self._table.execute("CREATE TABLE IF NOT EXISTS settings (text TEXT)")
+            self._table.execute(
+                "CREATE TABLE IF NOT EXISTS done (name TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, written INTEGER)"
+            )
+            rows = self._table.execute("SELECT name, size, mtime, written FROM done").fetchall()
+            before = self._table.execute("SELECT text FROM settings").fetchone()
+            if before is not None and rows:
+                _refuse_others(out, json.loads(before[0]), json.loads(json.dumps(asdict(settings))))
+            self._table.execute("DELETE FROM settings")
+            self._table.execute("INSERT INTO settings VALUES (?)", (json.dumps(asdict(settings)),))
+        self._done = {name: (Stamp(size, mtime), written) for name, size, mtime, written in rows}
+
+    def has(self, job: Job, stamp: Stamp) -> bool:
+        """Whether the target is there, as it was written from this very source."""
+        known = self._done.get(self._name(job))
+        return known is not None and job.target.is_file() and known == (stamp, job.target.stat().st_size)
+
+    def add(self, job: Job, stamp: Stamp) -> None:
+        """Notes a finished target."""
+        row = (self._name(job), stamp.size, stamp.mtime, job.target.stat().st_size)
+        with self._table:
+            self._table.execute("INSERT OR REPLACE INTO done VALUES (?, ?, ?, ?)", row)
+
+    def close(self) -> None:
+        """Releases the file."""
+        self._table.close()
+
+    def _name(self, job: Job) -> str:
+        return job.target.relative_to(self._out).as_posix()
+
+
+def _refuse_others(out: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+    changes = [f"{name} {before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]]
+    if changes:
+        raise InputError(f"{out} was written with {' and '.join(changes)}: choose another --out, or delete that folder")
+
+
+def plan(videos: VideoList, root: Path, out: Path, suffix: str) -> list[Job]:
+    """Where each video goes: the path it has under `root`, with another suffix.
+
+    Videos that differ in nothing but the suffix keep theirs: `a.avi` and `a.mp4` become `a.avi.mp4` and `a.mp4.mp4`.
+    A video outside `root` goes to `outside/` and its absolute path.
+
+    Raises:
+        InputError: two videos would get one name, or an output would replace a source.
+    """
+    names = []
+    for path in videos.paths:
+        full = Path(name_of(path, root))
+        names.append(Path("outside", *full.parts[1:]) if full.is_absolute() else full)
+    shared = Counter(name.with_suffix("") for name in names)
+    targets = [
+        out / (name.with_name(name.name + suffix) if shared[name.with_suffix("")] > 1 else name.with_suffix(suffix))
+        for name in names
+    ]
+    owner: dict[Path, Path] = {}
+    for path, target in zip(videos.paths, targets, strict=True):
+        if owner.setdefault(target, path) is not path:
+            raise InputError(f"{owner[target]} and {path} would both become {target}: rename one, or list it only once")
+    for path in videos.paths:
+        if absolute(path) in owner:
+            raise InputError(f"{path} lies where an output would go: choose another --out")
+    return [Job(path, target) for path, target in zip(videos.paths, targets, strict=True)]
+
+
+def stamp_of(path: Path) -> Stamp | Failure:
+    """The source as it is now, or why it cannot be used."""
+    try:
+        str(path).encode()
+        status = path.stat()
+    except UnicodeEncodeError:
+        return Failure("its name is not valid UTF-8: rename it")
+    except OSError as error:
+        return Failure(f"cannot be found ({error.strerror})")
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def transcode(given: argparse.Namespace, settings: Settings) -> int:
+    """Does all the work; returns the number of failures. Raises InputError."""
+    make_folder(given.out, given.list)
+    out = absolute(given.out)
+    videos, root = read_list(given.list, given.root), root_of(given.list, given.root)
+    jobs = plan(videos, root, out, settings.suffix)
+    stamps = {job.source: stamp_of(job.source) for job in jobs}
+    failures = {source: stamp.reason for source, stamp in stamps.items() if isinstance(stamp, Failure)}
+    good = {source: stamp for source, stamp in stamps.items() if isinstance(stamp, Stamp)}
+    record = Record(out, settings)
+    try:
+        kept = [job for job in jobs if job.source in good and record.has(job, good[job.source])]
+        waiting = [job for job in jobs if job.source in good and job not in set(kept)]
+        if waiting:
+            _check(out, settings)
+        work = run_jobs(partial(reencode, settings=settings), waiting, given.workers, given.time_limit)
+        with tqdm(work, total=len(waiting), unit="video") as bar:
+            for job, result in bar:
+                if isinstance(result, Failure):
+                    failures[job.source] = reason_of(result.reason, job.source)
+                    unfinished_path(job.target).unlink(missing_ok=True)  # of a worker that was killed
+                    bar.set_postfix(failed=len(failures))
+                else:
+                    record.add(job, good[job.source])
+    finally:
+        record.close()
+    targets = {job.source: job.target.relative_to(out).as_posix() for job in jobs if job.source not in failures}
+    write_table(out / "list.csv", *list_rows(videos, targets))
+    failed = [(name_of(path, root), failures[path]) for path in videos.paths if path in failures]
+    write_table(out / "failed.csv", ["path", "reason"], failed)
+    written = len(targets) - len(kept)
+    print(
+        f"Written {written}, kept {len(kept)}, failed {len(failures)} of {len(videos)} videos; see {out / 'list.csv'}"
+        + (f" and {out / 'failed.csv'}" if failures else "")
+    )
+    return len(failures)
+
+
+def _check(out: Path, settings: Settings) -> None:
+    """Raises InputError if the settings do not work; in a process of its own, as encoders may crash."""
+    for _, result in run_jobs(partial(check_settings, settings=settings), [out], 1, 60):
+        if isinstance(result, Failure):
+            raise InputError(result.reason)
+
+
+def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Settings]:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="Write videos again: smaller, with regular keyframes, without sound.")
+    add_common_options(parser, time_limit_seconds=600)
+    parser.add_argument("--short-side", type=int, default=256, help="pixels; smaller videos keep their size (256)")
+    parser.add_argument("--gop", type=int, default=12, help="frames from one keyframe to the next (12)")
+    parser.add_argument(
+        "--codec", default="libx264", help="FFmpeg's name of an encoder, e.g. libx265, libvpx-vp9, mpeg4"
+    )
+    parser.add_argument("--options", nargs="*", default=[], metavar="NAME=VALUE", help="of the encoder, e.g. crf=18")
+    parser.add_argument("--pixel-format", default="yuv420p", help="FFmpeg's name (yuv420p)")
+    parser.add_argument("--suffix", default=".mp4", choices=SUFFIXES, help="of the files, which chooses the container")
+    given = parser.parse_args(arguments)
+    if given.short_side < 16 or given.gop < 1:
+        parser.error(
+            f"expected --short-side of at least 16 and --gop of at least 1, found {given.short_side}, {given.gop}"
+        )
+    wrong = [option for option in given.options if not option.partition("=")[0] or "=" not in option]
+    if wrong:
+        parser.error(f"--options: expected NAME=VALUE, found {wrong[0]!r}")
+    options = tuple(tuple(option.split("=", 1)) for option in given.options)
+    return given, Settings(given.short_side, given.gop, given.codec, options, given.pixel_format, given.suffix)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line; exit status 1 if some videos failed, 2 for wrong input."""
+    given, settings = parse(arguments)
+    os.environ.setdefault("SVT_LOG", "1")  # libsvtav1 says only what is wrong
+    run_program(lambda: transcode(given, settings))
+
+
+if __name__ == "__main__":
+    main()
