@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from a2video.data.readers import VideoError, open_video
+from a2video.data.readers import Frames, VideoError, VideoReader, open_video
 from a2video.data.samplers import ClipSampler, UniformClips
-from a2video.data.transforms import EvenCrops, Preprocessing, Transform
+from a2video.data.transforms import Cut, EvenCrops, Preprocessing, Transform
 from a2video.data.video_list import VideoList
 
 
@@ -38,27 +38,39 @@ class Batch(TypedDict):
     errors: list[tuple[int, str]]  # (video_index, message)
 
 
-def load_views(path: str | Path, sampler: ClipSampler, transform: Transform, rng: np.random.Generator) -> Tensor:
+def load_views(
+    path: str | Path,
+    sampler: ClipSampler,
+    transform: Transform,
+    rng: np.random.Generator,
+    reader: Callable[[str | Path], VideoReader] = open_video,
+) -> Tensor:
     """The views of one video, uint8 (num_clips * num_crops, 3, T, H, W); view = clip * num_crops + crop.
 
-    The video is decoded once, however many views share its frames.
+    The video is decoded once, however many views share its frames, and resized as it is decoded.
 
     Raises:
         VideoError: the video cannot be read.
     """
-    with open_video(path) as video:
+    cut: Cut | None = None
+
+    def take(frames: Frames) -> Tensor:
+        nonlocal cut
+        if cut is None:
+            cut = transform.draw(frames.shape[1], frames.shape[2], rng)
+        return cut(frames)
+
+    with reader(path) as video:
         indices = sampler(len(video), rng)  # (num_clips, T)
         needed, where = np.unique(indices, return_inverse=True)
-        frames = video.get_frames(needed)  # (N, H, W, 3)
-    crops = transform(frames, rng)  # (num_crops, 3, N, h, w)
-    clips = crops[:, :, torch.from_numpy(where.reshape(indices.shape))]  # (num_crops, 3, num_clips, T, h, w)
-    return clips.permute(2, 0, 1, 3, 4, 5).flatten(0, 1).contiguous()
+        crops = video.map_frames(needed, take)  # (N, num_crops, 3, h, w)
+    clips = crops[torch.from_numpy(where.reshape(indices.shape))]  # (num_clips, T, num_crops, 3, h, w)
+    return clips.permute(0, 2, 3, 1, 4, 5).flatten(0, 1).contiguous()
 
 
 def load_test_views(path: str | Path, preprocessing: Preprocessing) -> Tensor:
     """The views that testing and inference score; see load_views."""
-    sampler, transform = even_views(preprocessing)
-    return load_views(path, sampler, transform, np.random.default_rng(0))
+    return load_views(path, *even_views(preprocessing), np.random.default_rng(0))
 
 
 def even_views(preprocessing: Preprocessing) -> tuple[ClipSampler, Transform]:

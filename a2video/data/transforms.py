@@ -95,19 +95,45 @@ class Preprocessing:
             raise InputError(f"these are not preprocessing settings of this version of a2video: {error}") from error
 
 
-def resize_short_side(frames: NDArray[np.uint8], short_side: int) -> Tensor:
-    """uint8 (N, H, W, 3) -> uint8 (N, 3, H', W') whose shorter side is `short_side` pixels, aspect kept."""
-    height, width = frames.shape[1:3]
-    scale = short_side / min(height, width)
-    size = [max(short_side, round(side * scale)) for side in (height, width)]
-    return resize(torch.from_numpy(frames).permute(0, 3, 1, 2), (size[0], size[1]))
+@dataclass(frozen=True)
+class Cut:
+    """What is taken of every frame of a video: a region, resized, and square crops of that.
+
+    Attributes:
+        region: top, left, height and width in pixels of the frame.
+        size: height and width to which the region is resized.
+        corners: (top, left) of each crop in the resized region.
+        crop_size: side of the crops in pixels.
+        is_mirrored: left and right change places.
+    """
+
+    region: tuple[int, int, int, int]
+    size: tuple[int, int]
+    corners: tuple[tuple[int, int], ...]
+    crop_size: int
+    is_mirrored: bool = False
+
+    def __call__(self, frames: NDArray[np.uint8]) -> Tensor:
+        """uint8 (N, H, W, 3) -> uint8 (N, num_crops, 3, crop_size, crop_size), as views where that is possible."""
+        top, left, height, width = self.region
+        images = torch.from_numpy(frames)[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
+        images = resize(images, self.size)
+        s = self.crop_size
+        crops = torch.stack([images[:, :, y : y + s, x : x + s] for y, x in self.corners], dim=1)
+        return crops.flip(-1) if self.is_mirrored else crops
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """uint8 (N, 3, H, W) -> uint8 (N, 3, *size), bilinear with antialiasing."""
+    """uint8 (N, 3, H, W) -> uint8 (N, 3, *size), bilinear with antialiasing; the one filter of training and testing."""
     if images.shape[2:] == size:
         return images
     return torch.nn.functional.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def short_side_size(height: int, width: int, short_side: int) -> tuple[int, int]:
+    """The size whose shorter side is `short_side` pixels, aspect kept."""
+    scale = short_side / min(height, width)
+    return max(short_side, round(height * scale)), max(short_side, round(width * scale))
 
 
 def check_probability(horizontal_flip: float) -> float:
@@ -118,18 +144,16 @@ def check_probability(horizontal_flip: float) -> float:
 
 
 class Transform(ABC):
-    """Turns decoded frames into what the network sees of them, still uint8."""
+    """Decides what of a video's frames the network sees."""
 
     @abstractmethod
-    def __call__(self, frames: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
-        """Crops the frames of one video.
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Cut:
+        """What to take of frames of `height` x `width` pixels; every frame of the video gets the same.
 
         Args:
-            frames: uint8 RGB (N, H, W, 3).
-            rng: the only source of randomness; every frame gets the same treatment.
-
-        Returns:
-            uint8 (num_crops, 3, N, crop_size, crop_size).
+            height: of the upright frames.
+            width: likewise.
+            rng: the only source of randomness.
         """
 
 
@@ -146,12 +170,12 @@ class RandomCrop(Transform):
         self.crop_size = crop_size
         self.horizontal_flip = check_probability(horizontal_flip)
 
-    def __call__(self, frames: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Cut:
         """One crop; see Transform."""
-        images = resize_short_side(frames, int(rng.integers(*self.short_side, endpoint=True)))
-        top, left = (int(rng.integers(0, size - self.crop_size, endpoint=True)) for size in images.shape[2:])
-        crop = _crop(images, top, left, self.crop_size)
-        return crop.flip(-1) if rng.random() < self.horizontal_flip else crop
+        size = short_side_size(height, width, int(rng.integers(*self.short_side, endpoint=True)))
+        top, left = (int(rng.integers(0, side - self.crop_size, endpoint=True)) for side in size)
+        is_mirrored = rng.random() < self.horizontal_flip
+        return Cut((0, 0, height, width), size, ((top, left),), self.crop_size, is_mirrored)
 
 
 class RandomArea(Transform):
@@ -167,15 +191,13 @@ class RandomArea(Transform):
         self.crop_size = crop_size
         self.horizontal_flip = check_probability(horizontal_flip)
 
-    def __call__(self, frames: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Cut:
         """One crop; see Transform."""
-        top, left, height, width = self._box(frames.shape[1], frames.shape[2], rng)
-        images = torch.from_numpy(frames[:, top : top + height, left : left + width]).permute(0, 3, 1, 2)
-        images = resize(images, (self.crop_size, self.crop_size))
-        crop = images.transpose(0, 1)[None]
-        return crop.flip(-1) if rng.random() < self.horizontal_flip else crop
+        region = self._region(height, width, rng)
+        is_mirrored = rng.random() < self.horizontal_flip
+        return Cut(region, (self.crop_size, self.crop_size), ((0, 0),), self.crop_size, is_mirrored)
 
-    def _box(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
+    def _region(self, height: int, width: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         for _ in range(10):
             area = height * width * rng.uniform(*self.area)
             aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
@@ -195,20 +217,15 @@ class EvenCrops(Transform):
         self.crop_size = crop_size
         self.num_crops = num_crops
 
-    def __call__(self, frames: NDArray[np.uint8], rng: np.random.Generator) -> Tensor:
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Cut:
         """num_crops crops, left to right or top to bottom; see Transform."""
-        images = resize_short_side(frames, self.short_side)
-        free_top, free_left = (size - self.crop_size for size in images.shape[2:])
-        if self.num_crops == 1:
-            return _crop(images, free_top // 2, free_left // 2, self.crop_size)
-        crops = []
+        size = short_side_size(height, width, self.short_side)
+        free_top, free_left = (side - self.crop_size for side in size)
+        corners = []
         for part in range(self.num_crops):
-            along = [free * part // (self.num_crops - 1) for free in (free_top, free_left)]
-            top, left = (along[0], free_left // 2) if free_top > free_left else (free_top // 2, along[1])
-            crops.append(_crop(images, top, left, self.crop_size))
-        return torch.cat(crops)
-
-
-def _crop(images: Tensor, top: int, left: int, size: int) -> Tensor:
-    """(N, 3, H, W) -> (1, 3, N, size, size)."""
-    return images[:, :, top : top + size, left : left + size].transpose(0, 1)[None]
+            along = [
+                free * part // (self.num_crops - 1) if self.num_crops > 1 else free // 2
+                for free in (free_top, free_left)
+            ]
+            corners.append((along[0], free_left // 2) if free_top > free_left else (free_top // 2, along[1]))
+        return Cut((0, 0, height, width), size, tuple(corners), self.crop_size)

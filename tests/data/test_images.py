@@ -78,9 +78,9 @@ def test_random_area_stays_within_its_range() -> None:
     frames = np.stack([rows * 4, columns * 4, rows], axis=-1).astype(np.uint8)[None]
     shares = []
     for seed in range(200):
-        crop = RandomArea((0.2, 0.5), 16, 0.0)(frames, np.random.default_rng(seed))
-        assert crop.shape == (1, 3, 1, 16, 16)
-        red, green = crop[0, 0, 0].float() / 4, crop[0, 1, 0].float() / 4
+        crop = RandomArea((0.2, 0.5), 16, 0.0).draw(40, 60, np.random.default_rng(seed))(frames)
+        assert crop.shape == (1, 1, 3, 16, 16)
+        red, green = crop[0, 0, 0].float() / 4, crop[0, 0, 1].float() / 4
         height, width = (red[-1, 0] - red[0, 0]) * 16 / 15, (green[0, -1] - green[0, 0]) * 16 / 15
         assert 0.65 < width / height < 1.55
         shares.append(float(height * width) / 2400)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from a2video.data.transforms import EvenCrops, Preprocessing, RandomCrop, resize_short_side
+from a2video.data.transforms import EvenCrops, Preprocessing, RandomCrop, Transform, resize, short_side_size
 from a2video.errors import InputError
 
 
@@ -15,43 +15,49 @@ def coordinates(height: int, width: int, num_frames: int = 2) -> np.ndarray:
     return np.repeat(frame[None], num_frames, axis=0)
 
 
+def cut(transform: Transform, frames: np.ndarray, seed: int = 0) -> torch.Tensor:
+    """(N, num_crops, 3, h, w)."""
+    return transform.draw(frames.shape[1], frames.shape[2], np.random.default_rng(seed))(frames)
+
+
 def corner(crop: torch.Tensor) -> tuple[int, int]:
-    """(row, column) of a crop's (3, N, h, w) upper left pixel."""
-    return int(crop[0, 0, 0, 0]), int(crop[1, 0, 0, 0])
+    """(row, column) of a crop's (3, h, w) upper left pixel."""
+    return int(crop[0, 0, 0]), int(crop[1, 0, 0])
 
 
 def test_resize_keeps_the_aspect() -> None:
-    assert resize_short_side(coordinates(60, 100), 30).shape == (2, 3, 30, 50)
-    assert resize_short_side(coordinates(101, 60), 20).shape == (2, 3, 34, 20)
-    assert resize_short_side(coordinates(40, 60), 80).shape == (2, 3, 80, 120)
-    frames = coordinates(40, 60)
-    assert torch.equal(resize_short_side(frames, 40), torch.from_numpy(frames).permute(0, 3, 1, 2))
+    assert short_side_size(60, 100, 30) == (30, 50)
+    assert short_side_size(101, 60, 20) == (34, 20)
+    assert short_side_size(40, 60, 80) == (80, 120)
+    images = torch.from_numpy(coordinates(40, 60)).permute(0, 3, 1, 2)
+    assert resize(images, (80, 120)).shape == (2, 3, 80, 120)
+    assert torch.equal(resize(images, (40, 60)), images)
 
 
 def test_resize_is_antialiased() -> None:
-    stripes = np.zeros((1, 64, 64, 3), dtype=np.uint8)
-    stripes[:, :, ::2] = 200
-    small = resize_short_side(stripes, 16)[:, :, 2:-2, 2:-2]
+    stripes = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    stripes[:, :, :, ::2] = 200
+    small = resize(stripes, (16, 16))[:, :, 2:-2, 2:-2]
     assert small.float().sub(100).abs().max() <= 2  # without antialiasing it would be 0 or 200
 
 
 def test_even_crops_of_a_wide_and_a_tall_video() -> None:
-    rng = np.random.default_rng(0)
     wide, tall = coordinates(20, 40), coordinates(40, 20)
-    assert [corner(crop) for crop in EvenCrops(20, 16, 1)(wide, rng)] == [(2, 12)]
-    assert [corner(crop) for crop in EvenCrops(20, 16, 3)(wide, rng)] == [(2, 0), (2, 12), (2, 24)]
-    assert [corner(crop) for crop in EvenCrops(20, 16, 3)(tall, rng)] == [(0, 2), (12, 2), (24, 2)]
-    assert EvenCrops(20, 16, 3)(wide, rng).shape == (3, 3, 2, 16, 16)
+    assert [corner(crop) for crop in cut(EvenCrops(20, 16, 1), wide)[0]] == [(2, 12)]
+    assert [corner(crop) for crop in cut(EvenCrops(20, 16, 3), wide)[0]] == [(2, 0), (2, 12), (2, 24)]
+    assert [corner(crop) for crop in cut(EvenCrops(20, 16, 3), tall)[0]] == [(0, 2), (12, 2), (24, 2)]
+    assert cut(EvenCrops(20, 16, 3), wide).shape == (2, 3, 3, 16, 16)
 
 
 def test_random_crop_reaches_everywhere_and_flips_whole_clips() -> None:
     transform = RandomCrop((20, 20), 18, horizontal_flip=0.5)
     corners, flipped = set(), 0
     for seed in range(300):
-        crop = transform(coordinates(20, 21), np.random.default_rng(seed))[0]
-        assert crop.shape == (3, 2, 18, 18)
-        assert torch.equal(crop[:, 0], crop[:, 1])  # every frame is treated alike
-        is_flipped = bool(crop[1, 0, 0, 0] > crop[1, 0, 0, -1])
+        crops = cut(transform, coordinates(20, 21), seed)
+        assert crops.shape == (2, 1, 3, 18, 18)
+        crop = crops[0, 0]
+        assert torch.equal(crops[1, 0], crop)  # every frame is treated alike
+        is_flipped = bool(crop[1, 0, 0] > crop[1, 0, -1])
         flipped += is_flipped
         corners.add(corner(crop.flip(-1) if is_flipped else crop))
     assert corners == {(row, column) for row in range(3) for column in range(4)}
@@ -61,7 +67,7 @@ def test_random_crop_reaches_everywhere_and_flips_whole_clips() -> None:
 def test_random_short_side_covers_its_range() -> None:
     transform = RandomCrop((10, 12), 10, horizontal_flip=0.0)
     frames = coordinates(200, 200, 1)
-    reach = {int(transform(frames, np.random.default_rng(seed))[0, 0, 0].max()) // 10 for seed in range(60)}
+    reach = {int(cut(transform, frames, seed)[0, 0, 0].max()) // 10 for seed in range(60)}
     assert len(reach) > 1
 
 
