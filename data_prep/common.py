@@ -7,9 +7,12 @@ import csv
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from a2video.data.video_list import NO_LABEL, VideoList, read_video_list
+from jobs import CONTEXT
+
+from a2video.data.video_list import NO_LABEL, read_video_list
 from a2video.errors import InputError
 
 
@@ -32,6 +35,7 @@ def add_common_options(parser: argparse.ArgumentParser, time_limit_seconds: floa
 
 def run_program(work: Callable[[], int]) -> None:
     """Does the work, which returns the number of bad videos, and ends with the exit status: 0, 1 if some, 2, 130."""
+    CONTEXT.set_forkserver_preload(["a2video.data.pyav_reader"])
     try:
         sys.exit(1 if work() else 0)
     except InputError as error:
@@ -42,14 +46,40 @@ def run_program(work: Callable[[], int]) -> None:
         sys.exit(130)
 
 
-def read_list(source: Path, root: Path | None) -> VideoList:
-    """The videos, of which some may be missing; raises InputError."""
-    return read_video_list(source, root)
+@dataclass(frozen=True)
+class Listed:
+    """One video of a list: its file, its class (None in a list without labels), and its name in tables."""
+
+    path: Path
+    label: str | None
+    name: str
 
 
-def root_of(source: Path, root: Path | None) -> Path:
-    """The folder that names of videos are given from, absolute."""
-    return absolute(root or (source if source.is_dir() else source.parent))
+def read_list(source: str, root: Path | None) -> list[Listed]:
+    """The videos, of which some may be missing, named from `root` on; raises InputError."""
+    videos = read_video_list(source, root)
+    if root is None:
+        whole = Path(source)
+        file = whole if whole.exists() else Path(source.rpartition("#")[0])  # of FILE#split
+        root = file if file.is_dir() else file.parent
+    start = absolute(root)
+    listed = []
+    for text, label in zip(videos.paths, videos.labels, strict=True):
+        path = absolute(Path(text))
+        name = (path.relative_to(start) if path.is_relative_to(start) else path).as_posix()
+        listed.append(Listed(path, None if label == NO_LABEL else videos.class_names[label], name))
+    return listed
+
+
+def why_unusable(path: Path) -> str | None:
+    """What is wrong with a video that needs no look inside."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return "its name is not valid UTF-8, which lists cannot hold; rename it"
+    if not path.exists():
+        return "does not exist"
+    return None if path.is_file() else "is not a file"
 
 
 def absolute(path: Path) -> Path:
@@ -57,25 +87,22 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 
-def name_of(path: Path, root: Path) -> str:
-    """The path as tables show it: from `root` on, or absolute where the video lies elsewhere."""
-    full = absolute(path)
-    return (full.relative_to(root) if full.is_relative_to(root) else full).as_posix()
-
-
 def reason_of(reason: str, path: Path) -> str:
     """An error's text without the video's name, which has a column of its own."""
     return reason.removeprefix(f"{path}: ")
 
 
-def list_rows(videos: VideoList, name_of_video: dict[Path, str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a list of those videos that have a name, in the order and with the labels of `videos`."""
-    has_labels = any(label != NO_LABEL for label in videos.labels)
-    rows = []
-    for path, label in zip(videos.paths, videos.labels, strict=True):
-        if path in name_of_video:
-            rows.append([name_of_video[path], *([videos.class_names[label]] if has_labels else [])])
-    return ["path", "label"] if has_labels else ["path"], rows
+def write_list(out: Path, videos: Sequence[Listed], names: dict[Path, str]) -> None:
+    """Writes list.csv of those videos that have a name, in their order and with their labels."""
+    has_labels = any(video.label is not None for video in videos)
+    rows = [[names[video.path], *([video.label] if has_labels else [])] for video in videos if video.path in names]
+    write_table(out / "list.csv", ["path", "label"] if has_labels else ["path"], rows)
+
+
+def write_reasons(path: Path, videos: Sequence[Listed], reasons: dict[Path, str]) -> None:
+    """Writes a table (path, reason) of those videos that have a reason, in their order."""
+    rows = [[video.name, reasons[video.path]] for video in videos if video.path in reasons]
+    write_table(path, ["path", "reason"], rows)
 
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -88,14 +115,18 @@ def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[objec
     unfinished.replace(path)
 
 
-def make_folder(out: Path, source: Path) -> None:
+def make_folder(out: Path, source: str) -> None:
     """Makes the output folder.
 
     Raises:
-        InputError: it cannot be made, or lies in the folder of videos, where it would become one of the classes.
+        InputError: it cannot be made; or it lies in the folder of videos, where it would become a class; or the list
+            that is read would be overwritten.
     """
-    if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
+    given = Path(source)
+    if given.is_dir() and out.resolve().is_relative_to(given.resolve()):
         raise InputError(f"--out {out} lies in the folder of videos {source}: choose a folder elsewhere")
+    if given.is_file() and given.resolve() == (out / "list.csv").resolve():
+        raise InputError(f"--list {source} would be overwritten: choose another --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

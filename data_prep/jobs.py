@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,12 @@ from typing import Any, Generic, TypeVar
 
 from a2video.errors import InputError
 
-CONTEXT = multiprocessing.get_context("spawn")
+# A fork server imports what is slow once (see set_forkserver_preload); its children start in no time, and share
+# neither threads nor locks with this process.
+if sys.platform == "win32":
+    CONTEXT = multiprocessing.get_context("spawn")
+else:
+    CONTEXT = multiprocessing.get_context("forkserver")
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")

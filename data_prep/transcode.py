@@ -21,23 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from common import (
+    Listed,
     absolute,
     add_common_options,
-    list_rows,
     make_folder,
-    name_of,
     read_list,
     reason_of,
-    root_of,
     run_program,
-    write_table,
+    why_unusable,
+    write_list,
+    write_reasons,
 )
 from encoders import SUFFIXES, Settings, check_settings
 from jobs import Failure, run_jobs
 from reencode import Job, reencode, unfinished_path
 from tqdm import tqdm
 
-from a2video.data.video_list import VideoList
 from a2video.errors import InputError
 
 
@@ -47,6 +46,12 @@ class Stamp:
 
     size: int
     mtime: int
+
+    @classmethod
+    def of(cls, path: Path) -> Stamp:
+        """Of the file as it is now."""
+        status = path.stat()
+        return cls(status.st_size, status.st_mtime_ns)
 
 
 class Record:
@@ -97,59 +102,44 @@ def _refuse_others(out: Path, before: dict[str, Any], now: dict[str, Any]) -> No
         raise InputError(f"{out} was written with {' and '.join(changes)}: choose another --out, or delete that folder")
 
 
-def plan(videos: VideoList, root: Path, out: Path, suffix: str) -> list[Job]:
-    """Where each video goes: the path it has under `root`, with another suffix.
+def plan(videos: Sequence[Listed], out: Path, suffix: str) -> list[Job]:
+    """Where each video goes: the path that names it in the list, with another suffix.
 
     Videos that differ in nothing but the suffix keep theirs: `a.avi` and `a.mp4` become `a.avi.mp4` and `a.mp4.mp4`.
-    A video outside `root` goes to `outside/` and its absolute path.
+    A video that does not lie under the list's root goes to `outside/` and its absolute path.
 
     Raises:
         InputError: two videos would get one name, or an output would replace a source.
     """
-    names = []
-    for path in videos.paths:
-        full = Path(name_of(path, root))
-        names.append(Path("outside", *full.parts[1:]) if full.is_absolute() else full)
+    names = [Path(video.name) for video in videos]
+    names = [Path("outside", *name.parts[1:]) if name.is_absolute() else name for name in names]
     shared = Counter(name.with_suffix("") for name in names)
-    targets = [
-        out / (name.with_name(name.name + suffix) if shared[name.with_suffix("")] > 1 else name.with_suffix(suffix))
-        for name in names
-    ]
+    jobs: list[Job] = []
     owner: dict[Path, Path] = {}
-    for path, target in zip(videos.paths, targets, strict=True):
-        if owner.setdefault(target, path) is not path:
-            raise InputError(f"{owner[target]} and {path} would both become {target}: rename one, or list it only once")
-    for path in videos.paths:
-        if absolute(path) in owner:
-            raise InputError(f"{path} lies where an output would go: choose another --out")
-    return [Job(path, target) for path, target in zip(videos.paths, targets, strict=True)]
-
-
-def stamp_of(path: Path) -> Stamp | Failure:
-    """The source as it is now, or why it cannot be used."""
-    try:
-        str(path).encode()
-        status = path.stat()
-    except UnicodeEncodeError:
-        return Failure("its name is not valid UTF-8: rename it")
-    except OSError as error:
-        return Failure(f"cannot be found ({error.strerror})")
-    return Stamp(status.st_size, status.st_mtime_ns)
+    for video, name in zip(videos, names, strict=True):
+        is_shared = shared[name.with_suffix("")] > 1
+        target = out / (name.with_name(name.name + suffix) if is_shared else name.with_suffix(suffix))
+        other = owner.setdefault(target, video.path)
+        if len(jobs) + 1 > len(owner):
+            raise InputError(f"{other} and {video.path} would both become {target}: rename one, or list it only once")
+        jobs.append(Job(video.path, target))
+    for video in videos:
+        if video.path in owner:
+            raise InputError(f"{video.path} lies where an output would go: choose another --out")
+    return jobs
 
 
 def transcode(given: argparse.Namespace, settings: Settings) -> int:
     """Does all the work; returns the number of failures. Raises InputError."""
     make_folder(given.out, given.list)
     out = absolute(given.out)
-    videos, root = read_list(given.list, given.root), root_of(given.list, given.root)
-    jobs = plan(videos, root, out, settings.suffix)
-    stamps = {job.source: stamp_of(job.source) for job in jobs}
-    failures = {source: stamp.reason for source, stamp in stamps.items() if isinstance(stamp, Failure)}
-    good = {source: stamp for source, stamp in stamps.items() if isinstance(stamp, Stamp)}
+    videos = read_list(given.list, given.root)
+    jobs = plan(videos, out, settings.suffix)
+    failures = {video.path: reason for video in videos if (reason := why_unusable(video.path))}
+    stamps = {job: Stamp.of(job.source) for job in jobs if job.source not in failures}
     record = Record(out, settings)
     try:
-        kept = [job for job in jobs if job.source in good and record.has(job, good[job.source])]
-        waiting = [job for job in jobs if job.source in good and job not in set(kept)]
+        waiting = [job for job in stamps if not record.has(job, stamps[job])]
         if waiting:
             _check(out, settings)
         work = run_jobs(partial(reencode, settings=settings), waiting, given.workers, given.time_limit)
@@ -160,17 +150,16 @@ def transcode(given: argparse.Namespace, settings: Settings) -> int:
                     unfinished_path(job.target).unlink(missing_ok=True)  # of a worker that was killed
                     bar.set_postfix(failed=len(failures))
                 else:
-                    record.add(job, good[job.source])
+                    record.add(job, stamps[job])
     finally:
         record.close()
-    targets = {job.source: job.target.relative_to(out).as_posix() for job in jobs if job.source not in failures}
-    write_table(out / "list.csv", *list_rows(videos, targets))
-    failed = [(name_of(path, root), failures[path]) for path in videos.paths if path in failures]
-    write_table(out / "failed.csv", ["path", "reason"], failed)
-    written = len(targets) - len(kept)
+    names = {job.source: job.target.relative_to(out).as_posix() for job in jobs if job.source not in failures}
+    write_list(out, videos, names)
+    write_reasons(out / "failed.csv", videos, failures)
+    kept = len(stamps) - len(waiting)
     print(
-        f"Written {written}, kept {len(kept)}, failed {len(failures)} of {len(videos)} videos; see {out / 'list.csv'}"
-        + (f" and {out / 'failed.csv'}" if failures else "")
+        f"Written {len(names) - kept}, kept {kept}, failed {len(failures)} of {len(videos)} videos: see "
+        f"{out / 'list.csv'}{' and failed.csv' if failures else ''}"
     )
     return len(failures)
 
