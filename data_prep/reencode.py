@@ -26,7 +26,7 @@ from PIL import Image
 from a2video.data.pyav_reader import ALLOWED_FORMATS
 from a2video.data.readers import IMAGE_SUFFIXES, VideoError, open_video
 
-MAX_DIFFERENCE = 8.0  # mean, in levels of 255, between pictures of 32 x 32 pixels
+MAX_DIFFERENCE = 8.0  # mean, in levels of 255, between pictures of 16 x 16 pixels
 RGB_MATRIX = 0  # AVCOL_SPC_RGB
 # FFmpeg's filters (name, arguments) that turn a picture by so many quarters counterclockwise.
 TURNS = {1: [("transpose", "cclock")], 2: [("hflip", ""), ("vflip", "")], 3: [("transpose", "clock")]}
@@ -64,9 +64,9 @@ def reencode(job: Job, settings: Settings) -> None:
     """
     if job.source.suffix.lower() in IMAGE_SUFFIXES:
         raise VideoError(f"{job.source}: is a picture; only videos can be transcoded")
-    job.target.parent.mkdir(parents=True, exist_ok=True)
     with open_video(job.source) as video:
         num_frames = len(video)
+    job.target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_path(job.target)
     try:
         written = _write(job.source, unfinished, settings, num_frames)
@@ -211,8 +211,8 @@ def _scaled_size(width: int, height: int, settings: Settings) -> tuple[int, int]
 
 
 def _picture(rgb: NDArray[np.uint8]) -> Picture:
-    """Small enough that compression does not show: float32 (32, 32, 3) in [0, 255]."""
-    return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize((32, 32), Image.Resampling.BOX), np.float32)
+    """Small enough that compression does not show: float32 (16, 16, 3) in [0, 255]."""
+    return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize((16, 16), Image.Resampling.BOX), np.float32)
 
 
 def _verify(path: Path, written: _Written, gop: int) -> None:

@@ -14,7 +14,7 @@ import json
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -153,6 +153,7 @@ def transcode(given: argparse.Namespace, settings: Settings) -> int:
                     record.add(job, stamps[job])
     finally:
         record.close()
+    _remove_empty_folders(out, [job.target for job in jobs if job.source in failures])
     names = {job.source: job.target.relative_to(out).as_posix() for job in jobs if job.source not in failures}
     write_list(out, videos, names)
     write_reasons(out / "failed.csv", videos, failures)
@@ -162,6 +163,15 @@ def transcode(given: argparse.Namespace, settings: Settings) -> int:
         f"{out / 'list.csv'}{' and failed.csv' if failures else ''}"
     )
     return len(failures)
+
+
+def _remove_empty_folders(out: Path, targets: Iterable[Path]) -> None:
+    """Those made for videos that failed: an empty folder would look like a class without videos."""
+    for target in targets:
+        for folder in target.parents:
+            if folder == out or not folder.is_dir() or any(folder.iterdir()):
+                break
+            folder.rmdir()
 
 
 def _check(out: Path, settings: Settings) -> None:

@@ -4,8 +4,8 @@
 
 decodes the first, middle and last frame of each video, in processes of their own with a time limit, and writes
 `list.csv` (the good videos with their labels, in the list's order), `bad_videos.csv` (path, reason) and
-`metadata.sqlite`, the cache that saves readers from looking through a file again. No video is changed or deleted. Run it
-again after it was stopped, or with more videos: what is in the cache and has not changed is not decoded again.
+`metadata.sqlite`, the cache that saves readers from looking through a file again. No video is changed or deleted.
+Run it again after it was stopped, or with more videos: what is in the cache and has not changed is not decoded again.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ def verify(given: argparse.Namespace) -> int:
     here = given.out.resolve()
     write_list(given.out, videos, {path: Path(os.path.relpath(path, here)).as_posix() for path in facts})
     write_reasons(given.out / "bad_videos.csv", videos, reasons)
-    print(f"{len(facts)} of {len(videos)} videos are good ({num_known} of them known from before)", end="")
-    print(f": {given.out / 'list.csv'}, metadata.sqlite" if facts else "")
-    print("\n".join([*_bad(reasons.values(), given.out), *_summary(list(facts.values())), *_advice(facts, given.out)]))
+    print(f"Good: {len(facts)} of {len(videos)} videos, {num_known} of them known from before; see {given.out}")
+    in_order = [facts[video.path] for video in videos if video.path in facts]
+    for line in (*_bad(reasons.values()), *_summary(in_order), *_advice(in_order, given.out)):
+        print(line)
     return len(reasons)
 
 
@@ -76,13 +77,10 @@ def _known(cache: MetadataCache, videos: Iterable[Listed]) -> dict[Path, Facts]:
     return {path: Facts.of(record) for path, record in records if record is not None}
 
 
-def _bad(reasons: Iterable[str], out: Path) -> list[str]:
+def _bad(reasons: Iterable[str]) -> list[str]:
     """How many are bad for which reasons, numbers left out."""
-    counts = Counter(re.sub(r"\d+(\.\d+)?", "N", reason) if "signal" not in reason else reason for reason in reasons)
-    if not counts:
-        return []
-    lines = [f"{count:8}  {reason}" for reason, count in counts.most_common()]
-    return [f"{counts.total()} are bad: {out / 'bad_videos.csv'}", *lines]
+    counts = Counter(re.sub(r"(?<= )\d[\d.]*+(?! \(SIG)", "N", reason) for reason in reasons)
+    return [f"Bad:  {counts.total()}", *(f"{count:9}  {reason}" for reason, count in counts.most_common())]
 
 
 def _summary(facts: Sequence[Facts]) -> list[str]:
@@ -109,23 +107,21 @@ def _most_common(values: Iterable[str]) -> str:
     return listed + (f", {len(counts) - MOST} others" if len(counts) > MOST else "")
 
 
-def _advice(facts: dict[Path, Facts], out: Path) -> list[str]:
+def _advice(facts: Sequence[Facts], out: Path) -> list[str]:
     """What would make training faster."""
-    all_facts = facts.values()
-    sparse = sum(fact.keyframe_distance is not None and fact.keyframe_distance > SPARSE for fact in all_facts)
-    counted = sum(fact.keyframe_distance is None for fact in all_facts)
-    large = sum(min(fact.size) > LARGE for fact in all_facts)
-    lines = []
-    if sparse:
-        lines.append(f"{sparse} have keyframes more than {SPARSE} frames apart: each clip decodes many frames in vain")
-    if counted:
-        lines.append(f"{counted} have no usable index: each clip is decoded from the beginning of the video")
-    if large:
-        lines.append(f"{large} have a short side above {LARGE} pixels: most pixels are decoded in vain")
-    if lines:
-        command = f"python data_prep/transcode.py --list {out / 'list.csv'} --out FOLDER --short-side 256 --gop 12"
-        lines.append(f"To load them quickly: {command}")
-    return lines
+    distances = [fact.keyframe_distance for fact in facts]
+    found = {
+        f"keyframes more than {SPARSE} frames apart, so that a clip decodes many frames in vain": sum(
+            distance is not None and distance > SPARSE for distance in distances
+        ),
+        "no usable index, so that each clip is decoded from the beginning": distances.count(None),
+        f"a short side above {LARGE} pixels, most of which are decoded in vain": sum(
+            min(fact.size) > LARGE for fact in facts
+        ),
+    }
+    lines = [f"Slow: {count} with {what}" for what, count in found.items() if count]
+    command = f"python data_prep/transcode.py --list {out / 'list.csv'} --out FOLDER --short-side 256 --gop 12"
+    return [*lines, f"To load them quickly: {command}"] if lines else []
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
