@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing.connection import Connection, wait
@@ -38,7 +38,7 @@ class Failure:
 
 def run_jobs(
     function: Callable[[Job], Result], jobs: Iterable[Job], num_workers: int, time_limit_seconds: float
-) -> Iterator[tuple[Job, Result | Failure]]:
+) -> Generator[tuple[Job, Result | Failure], None, None]:
     """Runs `function` on each job and gives each job with its result, or Failure, in the order in which they finish.
 
     A job that runs longer than the limit is stopped by killing its process from outside, which also works where the

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer
+from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 from av.stream import Discard, Disposition
 from av.video.format import VideoFormat
@@ -109,11 +109,18 @@ def _write(source: Path, path: Path, settings: Settings, num_frames: int) -> _Wr
             small = scaler(frame)
             small.time_base = encoder.codec_context.time_base
             small.pts = round((times[-1] - times[0]) * base / small.time_base)
-            output.mux(encoder.encode(small))
+            _mux(output, encoder, small, rate)
         if len(times) != num_frames:
             raise VideoError(f"{source}: only {len(times)} of {num_frames} frames can be decoded")
-        output.mux(encoder.encode(None))
+        _mux(output, encoder, None, rate)
     return _Written(scaler.upright_size, [float((time - times[0]) * base) for time in times], pictures)
+
+
+def _mux(output: OutputContainer, encoder: VideoStream, frame: VideoFrame | None, rate: Fraction) -> None:
+    for packet in encoder.encode(frame):
+        if not packet.duration and packet.time_base:  # not every encoder sets it; the last one counts in the file's fps
+            packet.duration = round(1 / (rate * packet.time_base))
+        output.mux(packet)
 
 
 def _opened(source: Path) -> InputContainer:
@@ -164,6 +171,7 @@ class _Scaler:
         self.upright_size = self.size[::-1] if self.turns % 2 else self.size
         self._reformatter = VideoReformatter()
         self._format = settings.pixel_format
+        self._must_convert = settings.codec == "mpeg4"  # its files do not tell the matrix, and readers assume BT.601
         self._graph: Graph | None = None
         if self.turns:
             self._graph = Graph()
@@ -181,7 +189,7 @@ class _Scaler:
             frame,
             *self.size,
             self._format,
-            dst_colorspace=Colorspace.ITU601 if frame.colorspace == RGB_MATRIX else None,
+            dst_colorspace=Colorspace.ITU601 if self._must_convert or frame.colorspace == RGB_MATRIX else None,
             dst_color_range=ColorRange.JPEG if self._format.startswith("yuvj") else ColorRange.MPEG,
             interpolation=Interpolation.BICUBIC,
             threads=1,

@@ -15,6 +15,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -137,22 +138,22 @@ def transcode(given: argparse.Namespace, settings: Settings) -> int:
     jobs = plan(videos, out, settings.suffix)
     failures = {video.path: reason for video in videos if (reason := why_unusable(video.path))}
     stamps = {job: Stamp.of(job.source) for job in jobs if job.source not in failures}
-    record = Record(out, settings)
-    try:
+    with closing(Record(out, settings)) as record:
         waiting = [job for job in stamps if not record.has(job, stamps[job])]
         if waiting:
             _check(out, settings)
-        work = run_jobs(partial(reencode, settings=settings), waiting, given.workers, given.time_limit)
-        with tqdm(work, total=len(waiting), unit="video") as bar:
-            for job, result in bar:
-                if isinstance(result, Failure):
-                    failures[job.source] = reason_of(result.reason, job.source)
-                    unfinished_path(job.target).unlink(missing_ok=True)  # of a worker that was killed
-                    bar.set_postfix(failed=len(failures))
-                else:
-                    record.add(job, stamps[job])
-    finally:
-        record.close()
+        try:
+            work = run_jobs(partial(reencode, settings=settings), waiting, given.workers, given.time_limit)
+            with closing(work), tqdm(work, total=len(waiting), unit="video") as bar:
+                for job, result in bar:
+                    if isinstance(result, Failure):
+                        failures[job.source] = reason_of(result.reason, job.source)
+                        bar.set_postfix(failed=len(failures))
+                    else:
+                        record.add(job, stamps[job])
+        finally:
+            for job in waiting:
+                unfinished_path(job.target).unlink(missing_ok=True)  # of processes that were killed
     _remove_empty_folders(out, [job.target for job in jobs if job.source in failures])
     names = {job.source: job.target.relative_to(out).as_posix() for job in jobs if job.source not in failures}
     write_list(out, videos, names)

@@ -15,6 +15,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from statistics import median_low
 
@@ -49,7 +50,8 @@ def verify(given: argparse.Namespace) -> int:
     facts = {} if given.again else _known(cache, videos)
     num_known = len(facts)
     waiting = [video.path for video in videos if video.path not in reasons and video.path not in facts]
-    with tqdm(run_jobs(check_video, waiting, given.workers, given.time_limit), total=len(waiting), unit="video") as bar:
+    work = run_jobs(check_video, waiting, given.workers, given.time_limit)
+    with closing(work), tqdm(work, total=len(waiting), unit="video") as bar:
         for path, result in bar:
             if isinstance(result, Failure):
                 reasons[path] = reason_of(result.reason, path)

@@ -238,7 +238,7 @@ def test_time_limit(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     arguments = ["--list", tmp_path / "some.csv", "--root", sources / "left é's", "--out", tmp_path / "out"]
     assert run(*arguments, "--time-limit", 0.5) == 1
     assert rows(tmp_path / "out" / "failed.csv") == [["path", "reason"], ["same.mkv", "takes longer than 0.5 s"]]
-    assert rows(tmp_path / "out" / "list.csv") == [["path"]]
+    assert rows(tmp_path / "out" / "list.csv") == [["path", "label"]]
     assert not list((tmp_path / "out").rglob("*.mp4"))
 
 
