@@ -56,16 +56,23 @@ class Listed:
 
 
 def read_list(source: str, root: Path | None) -> list[Listed]:
-    """The videos, of which some may be missing, named from `root` on; raises InputError."""
+    """The videos, of which some may be missing; raises InputError.
+
+    They are named from `root` on; without it from the list's folder on, or, if all lie elsewhere, from the folder on
+    that they have in common.
+    """
     videos = read_video_list(source, root)
+    paths = [absolute(Path(path)) for path in videos.paths]
     if root is None:
         whole = Path(source)
         file = whole if whole.exists() else Path(source.rpartition("#")[0])  # of FILE#split
-        root = file if file.is_dir() else file.parent
-    start = absolute(root)
+        start = absolute(file if file.is_dir() else file.parent)
+        if not any(path.is_relative_to(start) for path in paths):
+            start = Path(os.path.commonpath([path.parent for path in paths]))
+    else:
+        start = absolute(root)
     listed = []
-    for text, label in zip(videos.paths, videos.labels, strict=True):
-        path = absolute(Path(text))
+    for path, label in zip(paths, videos.labels, strict=True):
         name = (path.relative_to(start) if path.is_relative_to(start) else path).as_posix()
         listed.append(Listed(path, None if label == NO_LABEL else videos.class_names[label], name))
     return listed

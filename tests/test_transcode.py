@@ -22,7 +22,7 @@ from a2video.errors import InputError
 DATA_PREP = Path(__file__).resolve().parents[1] / "data_prep"
 sys.path.insert(0, str(DATA_PREP))
 import transcode  # noqa: E402
-from common import Listed  # noqa: E402
+from common import Listed, read_list  # noqa: E402
 from encoders import Settings  # noqa: E402
 from reencode import Job, reencode, unfinished_path  # noqa: E402
 
@@ -210,6 +210,17 @@ def test_sources_are_safe(sources: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert run("--list", tmp_path / "some.csv", "--out", tmp_path) == 2
     assert "lies where an output would go" in capsys.readouterr().err
     assert source.read_bytes() == before
+
+
+def test_a_list_of_videos_that_lie_elsewhere(sources: Path, tmp_path: Path) -> None:
+    places = [sources / "left é's" / "same.mkv", sources / "right" / "cut off.mp4"]
+    (tmp_path / "some.csv").write_text(f"path\n{places[0]}\n{places[1]}\n", encoding="utf-8")
+    assert [video.name for video in read_list(str(tmp_path / "some.csv"), None)] == [
+        "left é's/same.mkv",
+        "right/cut off.mp4",
+    ]
+    names = [video.name for video in read_list(str(tmp_path / "some.csv"), sources / "right")]
+    assert names == [places[0].as_posix(), "cut off.mp4"]
 
 
 def test_names() -> None:
