@@ -78,14 +78,17 @@ def reencode(job: Job, settings: Settings) -> None:
 
 def _finish(unfinished: Path, target: Path) -> None:
     """Renames, so that not even a power cut leaves half a file under the final name."""
-    for path, rename in ((unfinished, True), (target.parent, False)):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        if rename:
-            unfinished.replace(target)
+    _sync(unfinished)
+    unfinished.replace(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(source: Path, path: Path, settings: Settings, num_frames: int) -> _Written:

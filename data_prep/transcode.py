@@ -202,6 +202,8 @@ def parse(arguments: Sequence[str] | None) -> tuple[argparse.Namespace, Settings
     wrong = [option for option in given.options if not option.partition("=")[0] or "=" not in option]
     if wrong:
         parser.error(f"--options: expected NAME=VALUE, found {wrong[0]!r}")
+    if any(option.startswith(("g=", "keyint_min=")) for option in given.options):
+        parser.error("--options: the distance of keyframes is given with --gop")
     options = tuple(tuple(option.split("=", 1)) for option in given.options)
     return given, Settings(given.short_side, given.gop, given.codec, options, given.pixel_format, given.suffix)
 

@@ -186,6 +186,7 @@ def test_wrong_quality_is_noticed(tmp_path: Path) -> None:
         (["--options", "crf=good"], "refuses --options crf=good"),
         (["--options", "x264-params=foo=3"], "refuses --options x264-params=foo=3"),
         (["--options", "crf"], "--options: expected NAME=VALUE, found 'crf'"),
+        (["--options", "g=250"], "the distance of keyframes is given with --gop"),
         (["--codec", "h266"], "codec h266 is none that PyAV"),
         (["--codec", "aac"], "codec aac writes audio"),
         (["--pixel-format", "rgb24"], "cannot write the pixel format rgb24: expected one of yuv420p"),
