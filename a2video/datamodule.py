@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.augment import Augment
 from a2video.data.dataset import Batch, EpochSampler, VideoDataset, even_views
+from a2video.data.metadata import MetadataCache
+from a2video.data.pyav_reader import PyAVReader
+from a2video.data.readers import VideoReader, open_video
 from a2video.data.samplers import ClipSampler, RandomClips
 from a2video.data.transforms import Preprocessing, RandomArea, RandomCrop, Transform
 from a2video.data.video_list import NO_LABEL, VideoList, read_class_names, read_video_list
@@ -32,6 +37,9 @@ class VideoDataModule(pl.LightningDataModule):
             training list when None. The command line takes a checkpoint's own when there is one.
         allow_missing: go on although listed videos do not exist. Training leaves them out and says how many; the other
             lists keep them, as videos that cannot be read.
+        reader: what decodes videos: a2video.data.pyav_reader.PyAVReader (exact), decord_reader.DecordReader or
+            torchcodec_reader.TorchCodecReader.
+        metadata: the metadata.sqlite that data_prep/verify.py wrote, which saves looking through each file.
         train_sampler: chooses the frames in training; one random clip of preprocessing's frames when None.
         train_short_side: smallest and largest short side in training; preprocessing.short_side when None.
         train_area: instead of train_short_side: smallest and largest share of a frame's area that a training crop
@@ -57,6 +65,8 @@ class VideoDataModule(pl.LightningDataModule):
         root: str | None = None,
         class_names: str | None = None,
         allow_missing: bool = False,
+        reader: type[VideoReader] = PyAVReader,
+        metadata: str | None = None,
         train_sampler: ClipSampler | None = None,
         train_short_side: tuple[int, int] | None = None,
         train_area: tuple[float, float] | None = None,
@@ -86,6 +96,8 @@ class VideoDataModule(pl.LightningDataModule):
         self.predict_list = predict_list
         self.root = root
         self.allow_missing = allow_missing
+        cache = None if metadata is None else MetadataCache(metadata)
+        self.open_it = partial(open_video, reader=reader, cache=cache)
         self.class_source = class_names or train_list or val_list or test_list
         self.train_sampler = _train_sampler(train_sampler, preprocessing)
         short_side = train_short_side or (preprocessing.short_side, preprocessing.short_side)
@@ -152,7 +164,7 @@ class VideoDataModule(pl.LightningDataModule):
     def train_dataloader(self) -> WatchedLoader:
         """Shuffled clips of train_sampler; an epoch takes each video once, but replaces those that are bad."""
         videos = self.videos["train"]
-        dataset = VideoDataset(videos, self.train_sampler, self.train_transform, self.seed, replace_bad=True)
+        dataset = VideoDataset(videos, self.train_sampler, self.train_transform, self.seed, True, self.open_it)
         overfits = getattr(self.trainer, "overfit_batches", 0) > 0  # always the same batches
         return self._loader(dataset, self.batch_size, shuffle=not overfits)
 
@@ -160,7 +172,9 @@ class VideoDataModule(pl.LightningDataModule):
         """One centre view of each video, once; a video that cannot be read is reported in the batch."""
         if "val" not in self.videos:
             return []
-        dataset = VideoDataset(self.videos["val"], *even_views(self.preprocessing.one_view), self.seed)
+        dataset = VideoDataset(
+            self.videos["val"], *even_views(self.preprocessing.one_view), self.seed, open_it=self.open_it
+        )
         return self._loader(dataset, self.batch_size)
 
     def test_dataloader(self) -> WatchedLoader:
@@ -191,8 +205,11 @@ class VideoDataModule(pl.LightningDataModule):
         self.teardown("")
 
     def _all_views(self, name: str) -> WatchedLoader:
-        dataset = VideoDataset(self.videos[name], *even_views(self.preprocessing), self.seed)
+        dataset = self._in_order(name, self.preprocessing)
         return self._loader(dataset, max(1, self.batch_size // self.preprocessing.num_views))
+
+    def _in_order(self, name: str, preprocessing: Preprocessing) -> VideoDataset:
+        return VideoDataset(self.videos[name], *even_views(preprocessing), self.seed, open_it=self.open_it)
 
     def _loader(self, dataset: VideoDataset, batch_size: int, shuffle: bool = False) -> WatchedLoader:
         loader = WatchedLoader(

@@ -61,7 +61,7 @@ def read_list(source: str, root: Path | None) -> list[Listed]:
     They are named from `root` on; without it from the list's folder on, or, if all lie elsewhere, from the folder on
     that they have in common.
     """
-    videos = read_video_list(source, root)
+    videos = read_video_list(source, root, allow_missing=True)
     paths = [absolute(Path(path)) for path in videos.paths]
     if root is None:
         whole = Path(source)
@@ -114,6 +114,7 @@ def write_reasons(path: Path, videos: Sequence[Listed], reasons: dict[Path, str]
 
 def write_table(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a CSV file, which appears whole or not at all; what is not UTF-8 in a name is escaped."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".part-{path.name}")
     with unfinished.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         table = csv.writer(file, lineterminator="\n")

@@ -13,7 +13,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lists import describe_others, find_videos, write_list, write_rows
+from common import write_table
+from lists import describe_others, find_videos
 
 from a2video.data.folders import Folders
 from a2video.data.kinetics import KineticsListing, is_kinetics, parse_kinetics
@@ -67,13 +68,15 @@ def make_lists(table: Path, videos: Path, out: Path, classes: Path | None) -> in
     for split in splits:
         chosen = [index for index in present if listing.splits[index] == split]
         path = out.with_stem(f"{out.stem}_{split}") if len(splits) > 1 else out
-        labels = [listing.labels[i] for i in chosen] if is_labelled else None
-        write_list(path, [paths[i] for i in chosen], labels)
+        if is_labelled:
+            write_table(path, ["path", "label"], ((paths[i], listing.labels[i]) for i in chosen))
+        else:
+            write_table(path, ["path"], ((paths[i],) for i in chosen))
         num_expected = listing.splits.count(split)
         print(f"{split or 'videos'}: {len(chosen):,} of {num_expected:,} are present ({path})")
     rows = (row for index, (_, row) in enumerate(rows_of(table, text, len(header_of(text)))) if index in absent)
     missing_path = out.with_stem(f"{out.stem}_missing")
-    write_rows(missing_path, [header_of(text), *rows])
+    write_table(missing_path, header_of(text), rows)
     print(f"missing: {len(absent):,} ({missing_path})")
     print(describe_others(videos, on_disk, (paths[index] for index in present)))
     if is_labelled:

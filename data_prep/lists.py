@@ -1,9 +1,8 @@
-"""What the scripts that make lists share: looking through a folder of videos, and writing a list."""
+"""What the scripts that make lists share: looking through a folder of videos."""
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from tqdm import tqdm
@@ -29,21 +28,3 @@ def describe_others(root: Path, videos: Iterable[str], listed: Iterable[str]) ->
     others = sorted(set(videos) - set(listed))
     example = f", such as {others[0]!r}" if others else ""
     return f"{len(others):,} videos in {root} are named by no list{example}"
-
-
-def write_rows(path: Path, rows: Iterable[Sequence[str]]) -> None:
-    """Writes a CSV file, which appears when it is complete."""
-    unfinished = path.with_name(f"{path.name}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with unfinished.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(rows)
-    unfinished.replace(path)
-
-
-def write_list(path: Path, videos: Sequence[str], labels: Sequence[str | None] | None) -> None:
-    """Writes a list with the header `path,label`, or `path` where there are no labels."""
-    if labels is None:
-        write_rows(path, [["path"], *([video] for video in videos)])
-    else:
-        rows = ((video, label or "") for video, label in zip(videos, labels, strict=True))
-        write_rows(path, [["path", "label"], *rows])

@@ -13,7 +13,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from lists import describe_others, find_videos, write_list
+from common import write_table
+from lists import describe_others, find_videos
 
 from a2video.data.folders import Folders
 from a2video.data.list_formats import Listing, read_text
@@ -76,12 +77,11 @@ def make_lists(lists: Path, videos: Path, out: Path) -> int:
             refuse_repeated(listing, paths)
             absent = set(missing)
             present = [index for index in range(len(listing)) if index not in absent]
-            write_list(out / f"{part}{split}.csv", [paths[i] for i in present], [listing.labels[i] for i in present])
-            write_list(
-                out / f"{part}{split}_missing.csv",
-                [listing.paths[i] for i in missing],
-                [listing.labels[i] for i in missing],
-            )
+            for name, rows in (
+                (f"{part}{split}.csv", [(paths[i], listing.labels[i]) for i in present]),
+                (f"{part}{split}_missing.csv", [(listing.paths[i], listing.labels[i]) for i in missing]),
+            ):
+                write_table(out / name, ["path", "label"], rows)
             found.update(paths[index] for index in present)
             counts.append(f"{part} {len(present):,} of {len(listing):,}")
         print(f"split {split}: {', '.join(counts)} videos are present")

@@ -130,12 +130,13 @@ def harmful_videos(monkeypatch: pytest.MonkeyPatch) -> None:
 
     load_views = dataset.load_views
 
-    def load_or_harm(path: Path, *rest: Any) -> Any:
-        if path.name.startswith("hang"):
+    def load_or_harm(path: str, *rest: Any) -> Any:
+        name = Path(path).name
+        if name.startswith("hang"):
             ctypes.PyDLL(None).sleep(1000)
-        if path.name.startswith("crash"):
+        if name.startswith("crash"):
             os.kill(os.getpid(), signal.SIGSEGV)
-        if path.name.startswith("exit"):
+        if name.startswith("exit"):
             os._exit(3)
         return load_views(path, *rest)
 

@@ -48,7 +48,7 @@ def load_views(
     sampler: ClipSampler,
     transform: Transform,
     rng: np.random.Generator,
-    reader: Callable[[str | Path], VideoReader] = open_video,
+    open_it: Callable[[str | Path], VideoReader] = open_video,
 ) -> Tensor:
     """The views of one video, uint8 (num_clips * num_crops, 3, T, H, W); view = clip * num_crops + crop.
 
@@ -57,7 +57,7 @@ def load_views(
     Raises:
         VideoError: the video cannot be read, or is too short for the sampler.
     """
-    with reader(path) as video:
+    with open_it(path) as video:
         times = video.times if sampler.target_fps else None
         try:
             indices = sampler(len(video), rng, times)  # (num_clips, T)
@@ -124,6 +124,7 @@ class VideoDataset(Dataset[Item]):
         transform: resizes and crops them.
         seed: of all randomness.
         replace_bad: give another video where one cannot be read; for training.
+        open_it: opens a video; open_video with a reader or a metadata cache of choice, for instance.
 
     Attributes:
         known_bad: why a video must not be opened again, by its index in the list; it counts as one that cannot be read.
@@ -137,12 +138,14 @@ class VideoDataset(Dataset[Item]):
         transform: Transform,
         seed: int = 0,
         replace_bad: bool = False,
+        open_it: Callable[[str | Path], VideoReader] = open_video,
     ) -> None:
         self.videos = videos
         self.sampler = sampler
         self.transform = transform
         self.seed = seed
         self.replace_bad = replace_bad
+        self.open_it = open_it
         self.known_bad: dict[int, str] = {}
         self.on_read: Callable[[int | None], None] | None = None
 
@@ -188,10 +191,10 @@ class VideoDataset(Dataset[Item]):
         if video_index in self.known_bad:
             raise VideoError(f"{path}: {self.known_bad[video_index]}")
         if self.on_read is None:
-            return load_views(path, self.sampler, self.transform, rng)
+            return load_views(path, self.sampler, self.transform, rng, self.open_it)
         self.on_read(video_index)
         try:
-            return load_views(path, self.sampler, self.transform, rng)
+            return load_views(path, self.sampler, self.transform, rng, self.open_it)
         finally:
             self.on_read(None)
 

@@ -175,7 +175,7 @@ def parse_lines(path: Path, text: str) -> Listing:
             )
     if not listing:
         raise InputError(f"{path} is empty: it must name at least one video")
-    for label in set(listing.labels):
+    for label in dict.fromkeys(listing.labels):
         if label and _SEVERAL_NUMBERS.fullmatch(label):
             place = listing.places[listing.labels.index(label)]
             raise InputError(f"{place}: expected one label after the path, found {label[:200]!r}")
