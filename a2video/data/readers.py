@@ -16,9 +16,8 @@ from a2video.data.metadata import MetadataCache, VideoRecord
 from a2video.errors import InputError
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
-CHUNK_FRAMES, CHUNK_BYTES = 8, 64 << 20  # full-size frames held at a time
 
-Frames = NDArray[np.uint8]
+Frame = NDArray[np.uint8]
 Indices = Sequence[int] | NDArray[np.integer]
 
 
@@ -58,7 +57,7 @@ class VideoReader(ABC):
         """When each frame is shown, in seconds after the first one: (len,), rising."""
 
     @abstractmethod
-    def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
+    def _decode(self, wanted: Sequence[int]) -> Iterator[Frame]:
         """Yields the frames `wanted`, rising numbers, each (H, W, 3) and upright, in one pass.
 
         Raises:
@@ -70,14 +69,14 @@ class VideoReader(ABC):
     def close(self) -> None:
         """Releases the file. The reader cannot be used afterwards."""
 
-    def read(self, wanted: Indices, consume: Callable[[int, Frames], None]) -> None:
-        """Decodes frames in one pass and hands them on a few at a time, so that they need not be kept at full size.
+    def read(self, wanted: Indices, consume: Callable[[int, Frame], None]) -> None:
+        """Decodes frames in one pass and hands them on one by one, so that they need not be kept at full size.
 
         Args:
             wanted: frame numbers in [0, len), each greater than the one before.
-            consume: called with a place in `wanted` and RGB frames (N, H, W, 3), upright: those of the N numbers from
-                that place on. It must not keep them. Places rise, but once may begin again at 0, when decoding has to
-                start over: what was given before is void then.
+            consume: called with a place in `wanted` and its frame, RGB (H, W, 3) and upright, which it must not keep.
+                Places rise, but once may begin again at 0, when decoding has to start over: what was given before is
+                void then.
 
         Raises:
             ValueError: `wanted` is empty or does not rise.
@@ -91,11 +90,13 @@ class VideoReader(ABC):
             outside = numbers[0] if numbers[0] < 0 else numbers[-1]
             raise IndexError(f"frame {outside} is outside [0, {len(self)}), the frames of {self.path}")
         try:
-            _in_chunks(self._decode(numbers.tolist()), len(numbers), consume)
+            for place, frame in enumerate(self._decode(numbers.tolist())):
+                consume(place, frame)
         except StartOverError:
-            _in_chunks(self._decode(numbers.tolist()), len(numbers), consume)
+            for place, frame in enumerate(self._decode(numbers.tolist())):
+                consume(place, frame)
 
-    def get_frames(self, indices: Indices) -> Frames:
+    def get_frames(self, indices: Indices) -> NDArray[np.uint8]:
         """Reads frames at full size.
 
         Args:
@@ -111,11 +112,11 @@ class VideoReader(ABC):
         wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
         images = np.empty((0, 0, 0, 3), np.uint8)
 
-        def keep(place: int, frames: Frames) -> None:
+        def keep(place: int, frame: Frame) -> None:
             nonlocal images
             if place == 0:
-                images = np.empty((len(wanted), *frames.shape[1:]), np.uint8)
-            images[place : place + len(frames)] = frames
+                images = np.empty((len(wanted), *frame.shape), np.uint8)
+            images[place] = frame
 
         self.read(wanted, keep)
         is_as_asked = len(wanted) == len(places) and bool((places == np.arange(len(wanted))).all())
@@ -130,20 +131,6 @@ class VideoReader(ABC):
     ) -> None:
         """Closes the reader."""
         self.close()
-
-
-def _in_chunks(frames: Iterator[Frames], num: int, consume: Callable[[int, Frames], None]) -> None:
-    """Hands on `num` frames, a few at a time: resizing is faster so."""
-    chunk = np.empty((0, 0, 0, 3), np.uint8)  # made when the size is known
-    num_held = 0
-    for place, frame in enumerate(frames):
-        if place == 0:
-            chunk = np.empty((max(1, min(CHUNK_FRAMES, num, CHUNK_BYTES // frame.nbytes)), *frame.shape), np.uint8)
-        chunk[num_held] = frame
-        num_held += 1
-        if num_held == len(chunk) or place + 1 == num:
-            consume(place + 1 - num_held, chunk[:num_held])
-            num_held = 0
 
 
 def open_video(
@@ -194,7 +181,7 @@ class ImageReader(VideoReader):
         """Zero."""
         return np.zeros(1)
 
-    def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
+    def _decode(self, wanted: Sequence[int]) -> Iterator[Frame]:
         yield self._frame
 
     def close(self) -> None:
