@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
 
-from a2video.data.dataset import EpochSampler, Item, VideoDataset, collate, even_views
-from a2video.data.samplers import RandomClips
+from a2video.augment import Augment
+from a2video.data.dataset import Batch, EpochSampler, VideoDataset, even_views
+from a2video.data.metadata import MetadataCache
+from a2video.data.pyav_reader import PyAVReader
+from a2video.data.readers import VideoReader, open_video
+from a2video.data.samplers import ClipSampler, RandomClips
 from a2video.data.transforms import Preprocessing, RandomArea, RandomCrop, Transform
 from a2video.data.video_list import NO_LABEL, VideoList, read_class_names, read_video_list
+from a2video.data.watched_loader import WatchedLoader
 from a2video.errors import InputError
-
-Loader = DataLoader[Item]  # batches of it are a Batch
 
 
 class VideoDataModule(pl.LightningDataModule):
     """The videos of one experiment.
 
-    A list is a CSV file with the header `path,label`, or a folder with one folder of videos for each class.
+    A list is a CSV file with the header `path,label`, a folder with one folder of videos for each class, or one of the
+    official lists of Kinetics, UCF-101 or HMDB-51 (see read_video_list).
 
     Args:
         preprocessing: from video to network input; the same for validation, testing and inference.
@@ -27,15 +32,26 @@ class VideoDataModule(pl.LightningDataModule):
         val_list: videos scored with one centre view after each training epoch.
         test_list: videos scored with all views of `preprocessing`.
         predict_list: videos to predict, labels not needed; the test list when None.
-        root: the folder that relative paths in CSV files start from; each file's own folder when None.
+        root: the folder that relative paths in lists start from; each list's own folder when None.
         class_names: a list, or a .txt file with one class name a line, that gives the classes and their order; the
             training list when None. The command line takes a checkpoint's own when there is one.
+        allow_missing: go on although listed videos do not exist. Training leaves them out and says how many; the other
+            lists keep them, as videos that cannot be read.
+        reader: what decodes videos: a2video.data.pyav_reader.PyAVReader (exact), decord_reader.DecordReader or
+            torchcodec_reader.TorchCodecReader.
+        metadata: the metadata.sqlite that data_prep/verify.py wrote, which saves looking through each file.
+        train_sampler: chooses the frames in training; one random clip of preprocessing's frames when None.
         train_short_side: smallest and largest short side in training; preprocessing.short_side when None.
         train_area: instead of train_short_side: smallest and largest share of a frame's area that a training crop
             takes, at an aspect of 3/4 to 4/3, as is usual for ImageNet.
         horizontal_flip: probability of mirroring a training clip. Set it to 0 where left and right matter.
+        augment: what else happens to training clips, on the device of the network; nothing when None.
         batch_size: clips in a batch, on each device.
-        num_workers: decoding processes, on each device; results do not depend on it.
+        num_workers: decoding processes, on each device; results do not depend on it. With 0 the process itself
+            decodes, and nothing can save it from a video that hangs or crashes the decoder.
+        time_limit_seconds: a video that takes longer to read counts as one that cannot be read (needs a worker).
+        max_bad_share: training stops when more than this share of its videos cannot be read, in [0, 1]. Fewer are
+            replaced by other videos and listed in bad_videos.csv.
         seed: of all sampling and augmentation.
     """
 
@@ -48,11 +64,18 @@ class VideoDataModule(pl.LightningDataModule):
         predict_list: str | None = None,
         root: str | None = None,
         class_names: str | None = None,
+        allow_missing: bool = False,
+        reader: type[VideoReader] = PyAVReader,
+        metadata: str | None = None,
+        train_sampler: ClipSampler | None = None,
         train_short_side: tuple[int, int] | None = None,
         train_area: tuple[float, float] | None = None,
         horizontal_flip: float = 0.5,
+        augment: Augment | None = None,
         batch_size: int = 8,
         num_workers: int = 2,
+        time_limit_seconds: float = 60.0,
+        max_bad_share: float = 0.01,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -61,13 +84,22 @@ class VideoDataModule(pl.LightningDataModule):
                 f"data.batch_size must be at least 1 and data.num_workers at least 0, got {batch_size} and "
                 f"{num_workers}"
             )
+        if time_limit_seconds <= 0 or not 0 <= max_bad_share <= 1:
+            raise InputError(
+                "expected data.time_limit_seconds > 0 and data.max_bad_share in [0, 1], got "
+                f"{time_limit_seconds} and {max_bad_share}"
+            )
         self.preprocessing = preprocessing
         self.train_list = train_list
         self.val_list = val_list
         self.test_list = test_list
         self.predict_list = predict_list
         self.root = root
+        self.allow_missing = allow_missing
+        cache = None if metadata is None else MetadataCache(metadata)
+        self.open_it = partial(open_video, reader=reader, cache=cache)
         self.class_source = class_names or train_list or val_list or test_list
+        self.train_sampler = _train_sampler(train_sampler, preprocessing)
         short_side = train_short_side or (preprocessing.short_side, preprocessing.short_side)
         crop_size = preprocessing.crop_size
         self.train_transform: Transform = RandomCrop(short_side, crop_size, horizontal_flip)
@@ -75,11 +107,15 @@ class VideoDataModule(pl.LightningDataModule):
             if train_short_side is not None:
                 raise InputError("data.train_area and data.train_short_side exclude each other: set one of them")
             self.train_transform = RandomArea(train_area, crop_size, horizontal_flip)
+        self.augment = augment
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.time_limit_seconds = time_limit_seconds
+        self.max_bad_share = max_bad_share
         self.seed = seed
         self.class_names: tuple[str, ...] = ()
         self.videos: dict[str, VideoList] = {}
+        self.loaders: list[WatchedLoader] = []
 
     def setup(self, stage: str) -> None:
         """Reads the class names and the lists that `stage` ("fit", "validate", "test" or "predict") needs.
@@ -97,9 +133,10 @@ class VideoDataModule(pl.LightningDataModule):
         }[stage]
         for name, source in lists.items():
             if source is not None:
-                self.videos[name] = read_video_list(source, self.root, self.class_names)
+                listed = read_video_list(source, self.root, self.class_names, self.allow_missing)
+                self.videos[name] = listed.present() if name == "train" else listed
             elif name != "val" or stage == "validate":
-                raise InputError(f"data.{name}_list is not set: give a CSV file or a folder of class folders")
+                raise InputError(f"data.{name}_list is not set: give a list or a folder of class folders")
         num_devices = self.trainer.world_size if self.trainer else 1
         for name, source in lists.items():
             if source is not None:
@@ -119,42 +156,87 @@ class VideoDataModule(pl.LightningDataModule):
         if len(videos) < num_devices:
             raise InputError(f"{videos.source} has {len(videos)} videos for {num_devices} devices: use fewer devices")
         rank_zero_info(f"{name}: {len(videos)} videos of {len(videos.class_names)} classes ({videos.source})")
+        if videos.missing or videos.num_left_out:
+            num_listed, num_present = len(videos) + videos.num_left_out, len(videos) - len(videos.missing)
+            fate = "counted as not readable" if videos.missing else "left out"
+            rank_zero_info(f"{name}: {num_present:,} of {num_listed:,} listed videos are present; the rest is {fate}")
 
-    def train_dataloader(self) -> Loader:
-        """Shuffled random clips; an epoch takes one of each video."""
-        p = self.preprocessing
-        dataset = VideoDataset(
-            self.videos["train"], RandomClips(p.num_frames, p.frame_stride), self.train_transform, self.seed
-        )
-        return self._loader(dataset, self.batch_size, shuffle=True)
+    def train_dataloader(self) -> WatchedLoader:
+        """Shuffled clips of train_sampler; an epoch takes each video once, but replaces those that are bad."""
+        videos = self.videos["train"]
+        dataset = VideoDataset(videos, self.train_sampler, self.train_transform, self.seed, True, self.open_it)
+        overfits = getattr(self.trainer, "overfit_batches", 0) > 0  # always the same batches
+        return self._loader(dataset, self.batch_size, shuffle=not overfits)
 
-    def val_dataloader(self) -> Loader | list[Loader]:
-        """One centre view of each video, once."""
+    def val_dataloader(self) -> WatchedLoader | list[WatchedLoader]:
+        """One centre view of each video, once; a video that cannot be read is reported in the batch."""
         if "val" not in self.videos:
             return []
-        dataset = VideoDataset(self.videos["val"], *even_views(self.preprocessing.one_view), self.seed)
+        dataset = VideoDataset(
+            self.videos["val"], *even_views(self.preprocessing.one_view), self.seed, open_it=self.open_it
+        )
         return self._loader(dataset, self.batch_size)
 
-    def test_dataloader(self) -> Loader:
+    def test_dataloader(self) -> WatchedLoader:
         """All views of each video, once; a video that cannot be read is reported in the batch."""
         return self._all_views("test")
 
-    def predict_dataloader(self) -> Loader:
+    def predict_dataloader(self) -> WatchedLoader:
         """Like test_dataloader, over the videos to predict."""
         return self._all_views("predict")
 
-    def _all_views(self, name: str) -> Loader:
-        dataset = VideoDataset(self.videos[name], *even_views(self.preprocessing), self.seed, report_errors=True)
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Augments what is trained on; draws depend on the seed, the epoch, the batch's number and the rank alone."""
+        trainer = self.trainer
+        if self.augment is None or trainer is None or not trainer.training:
+            return batch
+        batch_index = trainer.fit_loop.batch_idx + 1  # Lightning counts this batch after its transfer
+        seed = (self.seed, trainer.current_epoch, batch_index, trainer.global_rank)
+        clips, labels = self.augment(batch["clips"], batch["labels"], len(self.class_names), seed)
+        return {**batch, "clips": clips, "labels": labels}
+
+    def teardown(self, stage: str) -> None:
+        """Ends the workers."""
+        while self.loaders:
+            self.loaders.pop().close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Ends the workers."""
+        self.teardown("")
+
+    def _all_views(self, name: str) -> WatchedLoader:
+        dataset = self._in_order(name, self.preprocessing)
         return self._loader(dataset, max(1, self.batch_size // self.preprocessing.num_views))
 
-    def _loader(self, dataset: VideoDataset, batch_size: int, shuffle: bool = False) -> Loader:
-        return DataLoader(
+    def _in_order(self, name: str, preprocessing: Preprocessing) -> VideoDataset:
+        return VideoDataset(self.videos[name], *even_views(preprocessing), self.seed, open_it=self.open_it)
+
+    def _loader(self, dataset: VideoDataset, batch_size: int, shuffle: bool = False) -> WatchedLoader:
+        loader = WatchedLoader(
             dataset,
-            batch_size=batch_size,  # by name, for Lightning builds this loader anew when predicting
-            sampler=EpochSampler(len(dataset), shuffle, self.seed),
-            num_workers=self.num_workers,
-            collate_fn=collate,
+            EpochSampler(len(dataset), shuffle, self.seed),
+            batch_size,
             drop_last=shuffle,
-            persistent_workers=self.num_workers > 0,
+            num_workers=self.num_workers,
+            time_limit_seconds=self.time_limit_seconds,
             pin_memory=torch.cuda.is_available(),
         )
+        self.loaders.append(loader)
+        return loader
+
+
+def _train_sampler(sampler: ClipSampler | None, p: Preprocessing) -> ClipSampler:
+    """The sampler itself if its clips fit the network, or the default one."""
+    if sampler is None:
+        return RandomClips(p.num_frames, p.frame_stride, target_fps=p.target_fps, short=p.short)
+    if sampler.num_frames != p.num_frames:
+        raise InputError(
+            f"data.train_sampler takes clips of {sampler.num_frames} frames, but data.preprocessing.num_frames is "
+            f"{p.num_frames}: make them equal"
+        )
+    if sampler.num_clips is None:
+        raise InputError(
+            f"data.train_sampler {type(sampler).__name__} takes a different number of clips from each video, which "
+            "make no batch: choose another"
+        )
+    return sampler

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, read_checkpoint
 from a2video.recognizer import Recognizer
-from a2video.report import Outcome, comparison_table, refuse_other_results, write_predictions, write_test
+from a2video.report import Outcome, comparison_table, coverage, refuse_other_results, write_predictions, write_test
 
 # Said by Lightning about itself, or where our defaults mean it.
 HARMLESS_WARNINGS = [
@@ -30,7 +31,6 @@ HARMLESS_WARNINGS = [
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
     r"predict returned None",
     r"The number of training batches .* is smaller than the logging interval",
-    r"The '\w+_dataloader' does not have many workers",
     r"LightningCLI's args parameter is intended to run from within Python",
 ]
 
@@ -40,7 +40,7 @@ class ExperimentParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Called by jsonargparse with what is wrong."""
-        raise InputError(" ".join(message.split())) from ex
+        raise InputError(_without_null(message)) from ex
 
 
 class ExperimentCLI(LightningCLI):
@@ -104,7 +104,7 @@ class ExperimentCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
-            raise InputError(" ".join(str(error).split())) from error
+            raise InputError(_without_null(str(error))) from error
         if self.subcommand != "fit" and self.config[self.subcommand].data.class_names is None:
             self.datamodule.class_names = self.checkpoint_names
 
@@ -146,6 +146,7 @@ class ExperimentCLI(LightningCLI):
         if self.trainer.is_global_zero:
             top1, top5 = (float(self.model.scores[f"video_top{k}"]) for k in (1, 5))
             print(f"Validation, one centre view of each video: top-1 {top1:.1%}, top-5 {top5:.1%}")
+            self._report_errors(self._outcome("val"))
 
     def after_test(self) -> None:
         """Writes results.json, the predictions and the pictures, and prints the table."""
@@ -179,6 +180,15 @@ class ExperimentCLI(LightningCLI):
     def _report_errors(self, outcome: Outcome) -> None:
         for _, message in outcome.errors:
             print(f"not scored: {message}")
+        if outcome.errors:
+            print(f"Coverage {coverage(outcome):.1%}: {len(outcome.errors)} of {len(outcome.videos)} videos not scored")
+
+
+def _without_null(message: str) -> str:
+    """The message in one line, without jsonargparse's account of why an option that may be null is not null."""
+    line = " ".join(message.split())
+    found = re.fullmatch(r"(.*)Does not validate against any .* Errors: - (.*) - Expected a <class 'NoneType'>.*", line)
+    return "".join(found.groups()) if found else line
 
 
 def run(args: Sequence[str] | None = None) -> None:

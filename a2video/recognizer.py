@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from a2video.bad_videos import BadVideos
 from a2video.data.dataset import Batch
 from a2video.data.transforms import Preprocessing
 from a2video.errors import InputError
@@ -88,6 +89,10 @@ class Recognizer(pl.LightningModule):
             raise InputError("Recognizer takes class names and preprocessing from a datamodule: give the trainer one")
         return cast(DescribedData, datamodule)
 
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Bad videos are reported whoever made the trainer."""
+        return [BadVideos()]
+
     def setup(self, stage: str) -> None:
         """Checks that the network's logits are one for each class of the data, and loads pretrained weights."""
         self.class_names = self.data.class_names
@@ -123,10 +128,13 @@ class Recognizer(pl.LightningModule):
             raise InputError(f"model.network does not take clips of data.preprocessing: {error}") from error
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy over the clips of the batch."""
+        """Mean cross-entropy over the clips of the batch; of mixed clips the larger part counts for accuracy."""
         logits = self(batch["clips"].flatten(0, 1))
-        labels = batch["labels"].repeat_interleave(batch["clips"].shape[1])
-        loss = cross_entropy(logits, labels)
+        labels = batch["labels"].repeat_interleave(batch["clips"].shape[1], dim=0)
+        if labels.ndim == 2:  # shares of each class, from mixup or cutmix
+            loss, labels = cross_entropy(logits, labels.to(logits.dtype)), labels.argmax(1)
+        else:
+            loss = cross_entropy(logits, labels)
         if not torch.isfinite(loss):
             raise InputError(
                 f"the training loss is {loss.item()} at step {self.global_step}: lower model.lr (now {self.lr}), or "
@@ -144,11 +152,17 @@ class Recognizer(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores the centre view of each video."""
         logits = self._score(batch)
-        self.log("val/loss", cross_entropy(logits[:, 0], batch["labels"]), batch_size=len(logits), sync_dist=True)
+        losses = cross_entropy(logits[:, 0], batch["labels"], reduction="none")
+        loss = losses.sum() / max(1, len(losses))  # 0, and no weight, for a batch without a readable video
+        self.log("val/loss", loss, batch_size=len(losses), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
         """Logs val/top1 and val/top5; with one view, clip level and video level are the same."""
         self._finish_scoring()
+        if len(self.scores["labels"]) == 0 and not self.trainer.sanity_checking:
+            raise InputError(f"no video of data.val_list could be read, such as {self.errors[0][1]}")
+        if self.errors:
+            self.log("val/num_unscored", float(len(self.errors)), prog_bar=True, sync_dist=True)
         self.log_dict({f"val/top{k}": self.scores[f"video_top{k}"] for k in (1, 5)}, prog_bar=True, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
@@ -245,10 +259,11 @@ class Recognizer(pl.LightningModule):
             "the data's class names": list(self.class_names),
         }
         there = {"model.network": ours["network"], "the data's class names": ours["class_names"]}
+        trained = Preprocessing.from_dict(ours["preprocessing"]).to_dict()  # with defaults for what is newer than it
         for name, value in self.data.preprocessing.to_dict().items():
             if name not in ("num_clips", "num_crops"):
                 here[f"data.preprocessing.{name}"] = value
-                there[f"data.preprocessing.{name}"] = ours["preprocessing"].get(name)
+                there[f"data.preprocessing.{name}"] = trained[name]
         for name, value in here.items():
             if value != there[name]:
                 raise InputError(

@@ -58,15 +58,24 @@ class Outcome:
 
 def protocol_name(p: Preprocessing) -> str:
     """The test protocol in one line, such as "10 clips x 3 crops of 8 frames, stride 8, ..."."""
+    rate = "" if p.target_fps is None else f" at {p.target_fps:g} frames a second"
     return (
         f"{p.num_clips} clip{'s' * (p.num_clips > 1)} x {p.num_crops} crop{'s' * (p.num_crops > 1)} of "
-        f"{p.num_frames} frames, stride {p.frame_stride}, short side {p.short_side}, crop {p.crop_size}, "
+        f"{p.num_frames} frames, stride {p.frame_stride}{rate}, short side {p.short_side}, crop {p.crop_size}, "
         "mean of probabilities"
     )
 
 
+def coverage(outcome: Outcome) -> float:
+    """The share of the listed videos that were scored."""
+    return len(outcome.scored) / len(outcome.videos)
+
+
 def summarize(outcome: Outcome) -> dict[str, Any]:
-    """The content of results.json: accuracies in [0, 1] over the scored videos, and everything that made them."""
+    """The content of results.json: accuracies in [0, 1] and everything that made them.
+
+    Accuracies are over the scored videos; for those that end in `_all` a video that was not scored counts as wrong.
+    """
     videos = outcome.videos
     num_scored = len(outcome.scored)
     accuracies = {name: round(float(outcome.scores[name]), 6) if num_scored else None for name in ACCURACIES}
@@ -74,8 +83,12 @@ def summarize(outcome: Outcome) -> dict[str, Any]:
         "protocol": protocol_name(outcome.preprocessing),
         "num_videos": len(videos),
         "num_scored": num_scored,
-        "coverage": num_scored / len(videos),
+        "coverage": coverage(outcome),
         **accuracies,
+        **{
+            f"{name}_all": round((accuracies[name] or 0) * coverage(outcome), 6)
+            for name in ("video_top1", "video_top5")
+        },
         "chance": 1 / len(videos.class_names),
         "majority_baseline": max(Counter(videos.labels).values()) / len(videos),
         "list": videos.source,

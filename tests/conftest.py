@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -118,3 +121,23 @@ def trained(tmp_path_factory: pytest.TempPathFactory, write_config: Callable[[Pa
     config = write_config(tmp_path_factory.mktemp("trained"))
     main(["fit", "--config", str(config)])
     return config.parent / "out"
+
+
+@pytest.fixture
+def harmful_videos(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a video hangs with the GIL held, crashes or ends the process if its name begins with that word."""
+    from a2video.data import dataset
+
+    load_views = dataset.load_views
+
+    def load_or_harm(path: str, *rest: Any) -> Any:
+        name = Path(path).name
+        if name.startswith("hang"):
+            ctypes.PyDLL(None).sleep(1000)
+        if name.startswith("crash"):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        if name.startswith("exit"):
+            os._exit(3)
+        return load_views(path, *rest)
+
+    monkeypatch.setattr(dataset, "load_views", load_or_harm)

@@ -264,16 +264,6 @@ def test_fit_protects_a_finished_run_and_resumes(
 
 
 class TestWrongInput:
-    def test_broken_video_in_training(
-        self, write_config: Writer, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        (tmp_path / "broken.mp4").write_text("text")
-        rows = ["path,label", *["broken.mp4,left", "broken.mp4,right"] * 2]
-        (tmp_path / "list.csv").write_text("\n".join(rows))
-        options = [f"--data.train_list={tmp_path / 'list.csv'}", "--data.val_list=null", "--data.num_workers=1"]
-        message = fails(capsys, "fit", "--config", write_config(tmp_path), *options)
-        assert "broken.mp4" in message
-
     @pytest.mark.parametrize(
         ("rows", "message"),
         [

@@ -14,6 +14,7 @@ ALLOWED = {  # what a part may import besides the standard library
     "models": {"torch", "pytorchvideo", "fvcore", "a2video.models"},
     "data": {"torch", "numpy", "av", "decord", "torchcodec", "PIL", "a2video.data", "a2video.errors"},
     "inference.py": {"torch", "a2video.data", "a2video.models", "a2video.errors"},
+    "augment.py": {"torch", "numpy", "kornia", "a2video.errors"},
     "schedules.py": {"a2video.errors"},
     "errors.py": set(),
 }

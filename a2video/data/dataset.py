@@ -8,13 +8,17 @@ from typing import TypedDict
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from a2video.data.readers import Frames, VideoError, VideoReader, open_video
+from a2video.data.readers import Frame, VideoError, VideoReader, open_video
 from a2video.data.samplers import ClipSampler, UniformClips
 from a2video.data.transforms import Cut, EvenCrops, Preprocessing, Transform
 from a2video.data.video_list import VideoList
+from a2video.errors import InputError
+
+MAX_REPLACEMENTS = 10  # videos tried in place of a bad one; as many in a row are no accident
 
 
 class Item(TypedDict):
@@ -23,13 +27,14 @@ class Item(TypedDict):
     video_index: int
     label: int
     clips: Tensor | None
-    error: str | None
+    errors: list[tuple[int, str]]  # (video_index, message) of this video, or of those that it replaces
 
 
 class Batch(TypedDict):
-    """The readable videos of a batch, and what was wrong with the others.
+    """The readable videos of a batch, and what was wrong with others.
 
-    `clips` is uint8 (B, num_views, 3, T, H, W); `labels` and `video_indices` are int64 (B,).
+    `clips` is uint8 (B, num_views, 3, T, H, W); `labels` and `video_indices` are int64 (B,). After
+    augmentation `clips` may be float32 in [0, 255], and `labels` float32 (B, num_classes), the share of each class.
     """
 
     clips: Tensor
@@ -43,29 +48,51 @@ def load_views(
     sampler: ClipSampler,
     transform: Transform,
     rng: np.random.Generator,
-    reader: Callable[[str | Path], VideoReader] = open_video,
+    open_it: Callable[[str | Path], VideoReader] = open_video,
 ) -> Tensor:
     """The views of one video, uint8 (num_clips * num_crops, 3, T, H, W); view = clip * num_crops + crop.
 
     The video is decoded once, however many views share its frames, and resized as it is decoded.
 
     Raises:
-        VideoError: the video cannot be read.
+        VideoError: the video cannot be read, or is too short for the sampler.
     """
-    cut: Cut | None = None
+    with open_it(path) as video:
+        times = video.times if sampler.target_fps else None
+        try:
+            indices = sampler(len(video), rng, times)  # (num_clips, T)
+        except ValueError as error:
+            raise VideoError(f"{path}: {error}") from error
+        wanted, places = np.unique(indices, return_inverse=True)
+        views = _Views(indices.shape, places, transform, rng)
+        video.read(wanted, views.take)
+    return views.clips
 
-    def take(frames: Frames) -> Tensor:
-        nonlocal cut
-        if cut is None:
-            cut = transform.draw(frames.shape[1], frames.shape[2], rng)
-        return cut(frames)
 
-    with reader(path) as video:
-        indices = sampler(len(video), rng)  # (num_clips, T)
-        needed, where = np.unique(indices, return_inverse=True)
-        crops = video.map_frames(needed, take)  # (N, num_crops, 3, h, w)
-    clips = crops[torch.from_numpy(where.reshape(indices.shape))]  # (num_clips, T, num_crops, 3, h, w)
-    return clips.permute(0, 2, 3, 1, 4, 5).flatten(0, 1).contiguous()
+class _Views:
+    """Puts the crops of frames where they belong, as the frames come."""
+
+    def __init__(
+        self, shape: tuple[int, ...], places: NDArray[np.int64], transform: Transform, rng: np.random.Generator
+    ) -> None:
+        self.num_clips, self.num_frames = shape
+        self.uses: dict[int, list[tuple[int, int]]] = {}  # place of a frame -> (clip, time) wherever it is needed
+        for use, place in enumerate(places.reshape(-1).tolist()):
+            self.uses.setdefault(place, []).append(divmod(use, self.num_frames))
+        self.transform = transform
+        self.rng = rng
+        self.cut: Cut | None = None
+        self.clips = torch.empty(0, dtype=torch.uint8)
+
+    def take(self, place: int, frame: Frame) -> None:
+        """See VideoReader.read."""
+        if self.cut is None:
+            self.cut = self.transform.draw(frame.shape[0], frame.shape[1], self.rng)
+            num_views, side = self.num_clips * len(self.cut.corners), self.cut.crop_size
+            self.clips = torch.empty(num_views, 3, self.num_frames, side, side, dtype=torch.uint8)
+        for number, crop in enumerate(self.cut.crops(self.cut.resize(frame))):
+            for clip, time in self.uses[place]:
+                self.clips[clip * len(self.cut.corners) + number, :, time] = crop
 
 
 def load_test_views(path: str | Path, preprocessing: Preprocessing) -> Tensor:
@@ -76,7 +103,8 @@ def load_test_views(path: str | Path, preprocessing: Preprocessing) -> Tensor:
 def even_views(preprocessing: Preprocessing) -> tuple[ClipSampler, Transform]:
     """The sampler and the transform of testing and inference."""
     p = preprocessing
-    return UniformClips(p.num_frames, p.frame_stride, p.num_clips), EvenCrops(p.short_side, p.crop_size, p.num_crops)
+    sampler = UniformClips(p.num_frames, p.frame_stride, p.num_clips, p.target_fps, p.short)
+    return sampler, EvenCrops(p.short_side, p.crop_size, p.num_crops)
 
 
 class VideoDataset(Dataset[Item]):
@@ -85,12 +113,21 @@ class VideoDataset(Dataset[Item]):
     Index `epoch * len(dataset) + i` is video i as epoch `epoch` sees it: all randomness comes from (seed, epoch, i),
     so results depend neither on the number of workers nor on the order of loading.
 
+    A video that cannot be read gives an item with its error and without clips. In training another video takes its
+    place, with its own label, drawn from (seed, epoch, i, attempt): which one depends on no more than that and on
+    which videos are bad.
+
     Args:
         videos: the list.
         sampler: chooses the frames.
         transform: resizes and crops them.
         seed: of all randomness.
-        report_errors: give an item with `error` for a video that cannot be read, instead of raising VideoError.
+        replace_bad: give another video where one cannot be read; for training.
+        open_it: opens a video; open_video with a reader or a metadata cache of choice, for instance.
+
+    Attributes:
+        known_bad: why a video must not be opened again, by its index in the list; it counts as one that cannot be read.
+        on_read: called with the index of each video before it is read, and with None afterwards.
     """
 
     def __init__(
@@ -99,13 +136,17 @@ class VideoDataset(Dataset[Item]):
         sampler: ClipSampler,
         transform: Transform,
         seed: int = 0,
-        report_errors: bool = False,
+        replace_bad: bool = False,
+        open_it: Callable[[str | Path], VideoReader] = open_video,
     ) -> None:
         self.videos = videos
         self.sampler = sampler
         self.transform = transform
         self.seed = seed
-        self.report_errors = report_errors
+        self.replace_bad = replace_bad
+        self.open_it = open_it
+        self.known_bad: dict[int, str] = {}
+        self.on_read: Callable[[int | None], None] | None = None
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -114,18 +155,47 @@ class VideoDataset(Dataset[Item]):
         """Decodes one video.
 
         Raises:
-            VideoError: it cannot be read, and `report_errors` is off.
+            InputError: with `replace_bad`, neither it nor any of its replacements can be read.
         """
-        epoch, video_index = divmod(index, len(self))
-        rng = np.random.default_rng([self.seed, epoch, video_index])
-        item = Item(video_index=video_index, label=self.videos.labels[video_index], clips=None, error=None)
+        epoch, wanted = divmod(index, len(self))
+        errors: list[tuple[int, str]] = []
+        for video_index, rng in self._candidates(epoch, wanted):
+            try:
+                clips = self._read(video_index, rng)
+            except VideoError as error:
+                errors.append((video_index, str(error)))
+            else:
+                return Item(video_index=video_index, label=self.videos.labels[video_index], clips=clips, errors=errors)
+        if self.replace_bad:
+            raise InputError(
+                f"{len(errors)} videos of {self.videos.source} drawn one after the other cannot be read: is their disk "
+                f"still there? The last one is {errors[-1][1]}"
+            )
+        return Item(video_index=wanted, label=self.videos.labels[wanted], clips=None, errors=errors)
+
+    def _candidates(self, epoch: int, wanted: int) -> Iterator[tuple[int, np.random.Generator]]:
+        """The video that is wanted, then those to take instead, none twice, each with the rng of its clip."""
+        yield wanted, np.random.default_rng([self.seed, epoch, wanted])
+        tried = [wanted]
+        for attempt in range(1, min(MAX_REPLACEMENTS + 1, len(self)) if self.replace_bad else 1):
+            rng = np.random.default_rng([self.seed, epoch, wanted, attempt])
+            other = int(rng.integers(len(self) - len(tried)))  # counted without those tried
+            for earlier in sorted(tried):
+                other += other >= earlier
+            tried.append(other)
+            yield other, rng
+
+    def _read(self, video_index: int, rng: np.random.Generator) -> Tensor:
+        path = self.videos.paths[video_index]
+        if video_index in self.known_bad:
+            raise VideoError(f"{path}: {self.known_bad[video_index]}")
+        if self.on_read is None:
+            return load_views(path, self.sampler, self.transform, rng, self.open_it)
+        self.on_read(video_index)
         try:
-            item["clips"] = load_views(self.videos.paths[video_index], self.sampler, self.transform, rng)
-        except VideoError as error:
-            if not self.report_errors:
-                raise
-            item["error"] = str(error)
-        return item
+            return load_views(path, self.sampler, self.transform, rng, self.open_it)
+        finally:
+            self.on_read(None)
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -136,7 +206,7 @@ def collate(items: Sequence[Item]) -> Batch:
         clips=torch.stack(clips) if clips else torch.empty(0, dtype=torch.uint8),
         labels=torch.tensor([item["label"] for item in good], dtype=torch.int64),
         video_indices=torch.tensor([item["video_index"] for item in good], dtype=torch.int64),
-        errors=[(item["video_index"], item["error"]) for item in items if item["error"] is not None],
+        errors=[error for item in items for error in item["errors"]],
     )
 
 

@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a2video.data.metadata import VideoRecord
-from a2video.data.readers import CHUNK_FRAMES, Frames, VideoError, VideoReader, existing_file
+from a2video.data.readers import Frame, VideoError, VideoReader, existing_file
 from a2video.errors import InputError
 
+CHUNK_FRAMES = 16  # full-size frames held at a time
 ANY_FAULT = 1e-9  # of the frames: decord's limit for frames that it silently replaces by the one before
 
 
@@ -75,7 +76,7 @@ class DecordReader(VideoReader):
         starts -= starts[0]
         return starts
 
-    def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
+    def _decode(self, wanted: Sequence[int]) -> Iterator[Frame]:
         video = self._opened()
         for first in range(0, len(wanted), CHUNK_FRAMES):
             numbers = list(wanted[first : first + CHUNK_FRAMES])

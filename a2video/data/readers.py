@@ -9,18 +9,15 @@ from pathlib import Path
 from types import TracebackType
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from a2video.data.metadata import MetadataCache, VideoRecord
 from a2video.errors import InputError
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
-CHUNK_FRAMES, CHUNK_BYTES = 16, 64 << 20  # full-size frames held at a time
 
-Frames = NDArray[np.uint8]
+Frame = NDArray[np.uint8]
 Indices = Sequence[int] | NDArray[np.integer]
 
 
@@ -60,54 +57,70 @@ class VideoReader(ABC):
         """When each frame is shown, in seconds after the first one: (len,), rising."""
 
     @abstractmethod
-    def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
+    def _decode(self, wanted: Sequence[int]) -> Iterator[Frame]:
         """Yields the frames `wanted`, rising numbers, each (H, W, 3) and upright, in one pass.
 
         Raises:
             StartOverError: what it has yielded may be wrong, and calling it again will do better.
-            VideoError: see map_frames.
+            VideoError: see read.
         """
 
     @abstractmethod
     def close(self) -> None:
         """Releases the file. The reader cannot be used afterwards."""
 
-    def map_frames(self, indices: Indices, function: Callable[[Frames], Tensor]) -> Tensor:
-        """Applies `function` to frames as they are decoded, so that full-size frames need not be kept.
+    def read(self, wanted: Indices, consume: Callable[[int, Frame], None]) -> None:
+        """Decodes frames in one pass and hands them on one by one, so that they need not be kept at full size.
 
         Args:
-            indices: T frame numbers in [0, len), in any order; repeats are allowed.
-            function: from a few frames, upright RGB (N, H, W, 3) that it must not keep, to a tensor (N, ...). Each
-                frame is decoded once even if `indices` repeats it; all are given again if decoding must start over.
-
-        Returns:
-            (T, ...) in the order asked.
+            wanted: frame numbers in [0, len), each greater than the one before.
+            consume: called with a place in `wanted` and its frame, RGB (H, W, 3) and upright, which it must not keep.
+                Places rise, but once may begin again at 0, when decoding has to start over: what was given before is
+                void then.
 
         Raises:
-            ValueError: `indices` is empty.
+            ValueError: `wanted` is empty or does not rise.
             IndexError: a number is outside [0, len).
             VideoError: a frame, or one that has to be decoded before it, is damaged or missing.
         """
-        wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
-        if len(wanted) == 0:
-            raise ValueError("indices is empty: ask for at least one frame")
-        if wanted[0] < 0 or wanted[-1] >= len(self):
-            outside = wanted[0] if wanted[0] < 0 else wanted[-1]
+        numbers = np.asarray(wanted, dtype=np.int64)
+        if len(numbers) == 0 or (np.diff(numbers) <= 0).any():
+            raise ValueError(f"expected rising frame numbers, at least one, got {numbers.tolist()}")
+        if numbers[0] < 0 or numbers[-1] >= len(self):
+            outside = numbers[0] if numbers[0] < 0 else numbers[-1]
             raise IndexError(f"frame {outside} is outside [0, {len(self)}), the frames of {self.path}")
         try:
-            results = _map_chunks(self._decode(wanted.tolist()), len(wanted), function)
+            for place, frame in enumerate(self._decode(numbers.tolist())):
+                consume(place, frame)
         except StartOverError:
-            results = _map_chunks(self._decode(wanted.tolist()), len(wanted), function)
-        is_as_asked = len(wanted) == len(places) and bool((places == np.arange(len(wanted))).all())
-        return results if is_as_asked else results[torch.from_numpy(places)]  # no second copy where it can be had
+            for place, frame in enumerate(self._decode(numbers.tolist())):
+                consume(place, frame)
 
-    def get_frames(self, indices: Indices) -> Frames:
-        """Reads frames at full size: RGB (T, H, W, 3) in the order asked.
+    def get_frames(self, indices: Indices) -> NDArray[np.uint8]:
+        """Reads frames at full size.
+
+        Args:
+            indices: T frame numbers in [0, len), in any order; repeats are allowed.
+
+        Returns:
+            RGB (T, H, W, 3) in the order asked, upright.
 
         Raises:
-            ValueError, IndexError, VideoError: as map_frames.
+            ValueError: `indices` is empty.
+            IndexError, VideoError: see read.
         """
-        return self.map_frames(indices, torch.from_numpy).numpy()
+        wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        images = np.empty((0, 0, 0, 3), np.uint8)
+
+        def keep(place: int, frame: Frame) -> None:
+            nonlocal images
+            if place == 0:
+                images = np.empty((len(wanted), *frame.shape), np.uint8)
+            images[place] = frame
+
+        self.read(wanted, keep)
+        is_as_asked = len(wanted) == len(places) and bool((places == np.arange(len(wanted))).all())
+        return images if is_as_asked else images[places]  # no second copy where it can be had
 
     def __enter__(self) -> VideoReader:
         """Returns the reader itself."""
@@ -118,25 +131,6 @@ class VideoReader(ABC):
     ) -> None:
         """Closes the reader."""
         self.close()
-
-
-def _map_chunks(frames: Iterator[Frames], num: int, function: Callable[[Frames], Tensor]) -> Tensor:
-    """Applies `function` to `num` frames, a few at a time."""
-    chunk = np.empty((0, 0, 0, 3), np.uint8)  # made when the size is known
-    results = torch.empty(0)
-    num_held = num_done = 0
-    for frame in frames:
-        if len(chunk) == 0:
-            chunk = np.empty((max(1, min(CHUNK_FRAMES, num, CHUNK_BYTES // frame.nbytes)), *frame.shape), np.uint8)
-        chunk[num_held] = frame
-        num_held += 1
-        if num_held == len(chunk) or num_done + num_held == num:
-            result = function(chunk[:num_held])
-            if num_done == 0:
-                results = torch.empty(num, *result.shape[1:], dtype=result.dtype)
-            results[num_done : num_done + num_held] = result
-            num_done, num_held = num_done + num_held, 0
-    return results
 
 
 def open_video(
@@ -200,7 +194,7 @@ class ImageReader(VideoReader):
         """Zero."""
         return np.zeros(1)
 
-    def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
+    def _decode(self, wanted: Sequence[int]) -> Iterator[Frame]:
         yield self._frame
 
     def close(self) -> None:

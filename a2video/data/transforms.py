@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from a2video.data.samplers import Short
 from a2video.errors import InputError
 
 NUM_CROPS = (1, 3)
@@ -32,6 +33,8 @@ class Preprocessing:
         num_crops: 1 (centre) or 3 (spread along the longer side) crops of each clip in testing.
         mean: of red, green and blue, for values in [0, 1]; the default is the first author's.
         std: likewise.
+        target_fps: frames in a second that every video is seen with (see ClipSampler); as they are when None.
+        short: what a clip of a video shorter than its span takes: "loop", "repeat_last" or "error" (see ClipSampler).
 
     Raises:
         InputError: a value is out of range.
@@ -45,6 +48,8 @@ class Preprocessing:
     num_crops: int = 3
     mean: tuple[float, float, float] = (124 / 255, 117 / 255, 104 / 255)
     std: tuple[float, float, float] = (1 / (0.0167 * 255),) * 3
+    target_fps: float | None = None
+    short: Short = "loop"
 
     def __post_init__(self) -> None:
         for name in ("num_frames", "short_side", "crop_size", "num_clips"):
@@ -60,6 +65,10 @@ class Preprocessing:
             raise InputError(f"preprocessing.num_crops must be 1 or 3, got {self.num_crops}")
         if min(self.std) <= 0:
             raise InputError(f"preprocessing.std must be positive, got {self.std}")
+        if self.target_fps is not None and not 0 < self.target_fps < np.inf:
+            raise InputError(f"preprocessing.target_fps must be positive, got {self.target_fps}")
+        if self.short not in get_args(Short):
+            raise InputError(f"preprocessing.short must be loop, repeat_last or error, got {self.short!r}")
 
     @property
     def num_views(self) -> int:
@@ -72,7 +81,7 @@ class Preprocessing:
         return dataclasses.replace(self, num_clips=1, num_crops=1)
 
     def normalize(self, clips: Tensor) -> Tensor:
-        """uint8 clips (..., 3, T, H, W) in [0, 255] -> float32 of zero mean and unit deviation, on the same device."""
+        """Clips (..., 3, T, H, W) in [0, 255] -> float32 of zero mean and unit deviation, on the same device."""
         mean, std = (
             torch.tensor(values, device=clips.device).view(3, 1, 1, 1) * 255 for values in (self.mean, self.std)
         )
@@ -113,14 +122,17 @@ class Cut:
     crop_size: int
     is_mirrored: bool = False
 
-    def __call__(self, frames: NDArray[np.uint8]) -> Tensor:
-        """uint8 (N, H, W, 3) -> uint8 (N, num_crops, 3, crop_size, crop_size), as views where that is possible."""
+    def resize(self, frame: NDArray[np.uint8]) -> Tensor:
+        """The region of a frame uint8 (H, W, 3) -> uint8 (3, *size)."""
         top, left, height, width = self.region
-        images = torch.from_numpy(frames)[:, top : top + height, left : left + width].permute(0, 3, 1, 2)
-        images = resize(images, self.size)
-        s = self.crop_size
-        crops = torch.stack([images[:, :, y : y + s, x : x + s] for y, x in self.corners], dim=1)
-        return crops.flip(-1) if self.is_mirrored else crops
+        region = torch.from_numpy(frame)[top : top + height, left : left + width]
+        return resize(region.permute(2, 0, 1)[None], self.size)[0]
+
+    def crops(self, image: Tensor) -> list[Tensor]:
+        """The crops, each (3, crop_size, crop_size), of an image that `resize` gave."""
+        side = self.crop_size
+        crops = [image[:, top : top + side, left : left + side] for top, left in self.corners]
+        return [crop.flip(-1) for crop in crops] if self.is_mirrored else crops
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:

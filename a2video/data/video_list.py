@@ -1,18 +1,26 @@
-"""Which videos there are and what they show: lists read from CSV files and folders of class folders."""
+"""Which videos there are and what they show: lists of any known format, checked against the files and the classes."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from a2video.data.readers import IMAGE_SUFFIXES
+from a2video.data.folders import Folders, exists
+from a2video.data.kinetics import is_kinetics, parse_kinetics
+from a2video.data.list_formats import (
+    Listing,
+    first_line,
+    header_of,
+    parse_class_folders,
+    parse_csv,
+    parse_lines,
+    read_text,
+    split_line,
+)
+from a2video.data.official_lists import parse_hmdb51, parse_ucf101, read_class_index, split_files
 from a2video.errors import InputError
 
-VIDEO_SUFFIXES = set(
-    ".3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogg .ogv .ts .vob .webm .wmv".split()  # noqa: SIM905
-)
 NO_LABEL = -1
 
 
@@ -22,78 +30,90 @@ class VideoList:
 
     Attributes:
         source: the file or folder the list was read from.
-        paths: one existing video file each.
+        paths: one video file each; all exist but those of `missing`.
         labels: index into class_names each, or NO_LABEL throughout for a list without labels.
         class_names: the classes in the order of the network's logits.
+        missing: the indices of the videos that do not exist.
+        num_left_out: how many missing videos the list named before `present` left them out.
     """
 
     source: str
-    paths: tuple[Path, ...]
+    paths: tuple[str, ...]
     labels: tuple[int, ...]
     class_names: tuple[str, ...]
+    missing: tuple[int, ...] = ()
+    num_left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.paths)
 
-
-@dataclass(frozen=True)
-class _Entry:
-    where: str  # for messages: "train.csv line 7" or a folder
-    path: Path
-    label: str | None
+    def present(self) -> VideoList:
+        """The list without its missing videos."""
+        missing = set(self.missing)
+        kept = [index for index in range(len(self)) if index not in missing]
+        paths, labels = tuple(self.paths[i] for i in kept), tuple(self.labels[i] for i in kept)
+        left_out = self.num_left_out + len(missing)
+        return replace(self, paths=paths, labels=labels, missing=(), num_left_out=left_out)
 
 
 def read_video_list(
-    source: str | Path, root: str | Path | None = None, class_names: Sequence[str] | None = None
+    source: str | Path,
+    root: str | Path | None = None,
+    class_names: Sequence[str] | None = None,
+    allow_missing: bool = False,
 ) -> VideoList:
-    """Reads a CSV file with the header `path,label`, or a folder with one folder of videos (or pictures) a class.
+    """Reads a list of videos (or pictures).
 
-    Labels are class names, or whole numbers from zero. A CSV file without the column `label`, and a folder with
-    videos right in it, give a list without labels.
+    - A CSV file with the header `path,label` or `path`.
+    - A file with lines `path label` or `path,label`, without a header, or with a path on each line.
+    - An official CSV file of Kinetics. `FILE#val` takes the rows of one split.
+    - trainlistNN.txt or testlistNN.txt of UCF-101, with classInd.txt beside it.
+    - `FOLDER#train1`: one of the splits of a folder of HMDB-51's split files.
+    - A folder with one folder of videos a class, or with videos right in it, which have no labels.
+
+    Labels are class names, or whole numbers from zero (in UCF-101's lists from one, as they come).
 
     Args:
-        source: the CSV file or the folder.
-        root: the folder that relative paths in a CSV file start from; the CSV file's own folder when None.
-        class_names: the classes, in order. When None they are the labels found, sorted; numbers count from zero.
+        source: the list.
+        root: the folder that relative paths in a list start from; the list's own folder when None.
+        class_names: the classes, in order. When None they are those of the list: in its own order where it has one
+            (classInd.txt), else sorted; numbers count from zero.
+        allow_missing: keep the videos that do not exist, as VideoList.missing, unless all are missing.
 
     Raises:
-        InputError: the list cannot be read, is empty, names a missing video, or has a label that is no class.
+        InputError: the list cannot be read, is empty, names a missing video or one twice, or has a label that is no
+            class.
     """
-    source = Path(source)
-    if source.is_dir():
-        entries, found_names = _entries_of_folder(source)
-    elif source.is_file():
-        entries = _entries_of_csv(source, source.parent if root is None else Path(root))
-        found_names = None
-    else:
-        raise InputError(f"list {source} does not exist: give a CSV file or a folder with one folder for each class")
-    if not entries:
+    folders = Folders()
+    listing, folder = _read_listing(source, folders)
+    if not listing:
         raise InputError(f"list {source} is empty: it must name at least one video")
-    _refuse_missing(entries)
-    _refuse_repeated(entries)
-    labelled = [entry.label for entry in entries if entry.label is not None]
-    names = tuple(class_names or found_names or _names_in(labelled))
-    index_of = {name: index for index, name in enumerate(names)}
-    labels = tuple(NO_LABEL if entry.label is None else _label_index(entry, index_of) for entry in entries)
-    return VideoList(str(source), tuple(entry.path for entry in entries), labels, names)
+    paths, missing = listing.locate(str(folder if root is None else root), folders)
+    if missing and (not allow_missing or len(missing) == len(paths)):
+        _refuse_missing(listing, paths, missing)
+    if len(set(paths)) < len(paths):
+        refuse_repeated(listing, paths)
+    if class_names and listing.class_names and listing.is_complete:
+        _compare_classes(str(source), listing.class_names, class_names)
+    names = tuple(class_names or _names_in(listing))
+    return VideoList(str(Path(source)), tuple(paths), _labels(listing, names), names, tuple(missing))
 
 
 def read_class_names(source: str | Path) -> tuple[str, ...]:
-    """The classes of a list (see read_video_list), or of a text file (.txt) with one class name on each line.
+    """The classes of a list (see read_video_list), of classInd.txt, or of a .txt file with one class name a line.
 
     Videos need not exist.
 
     Raises:
         InputError: the file cannot be read, is empty, or names a class twice.
     """
-    source = Path(source)
-    if source.is_dir():
-        names = _entries_of_folder(source)[1] or ()
-    elif source.suffix == ".txt":
-        names = tuple(line.strip() for line in _read_text(source).splitlines() if line.strip())
+    path = Path(source)
+    if path.name == "classInd.txt":
+        names = read_class_index(path)
+    elif path.suffix == ".txt" and not _is_list(text := read_text(path)):
+        names = tuple(line.strip() for line in text.split("\n") if line.strip())
     else:
-        entries = _entries_of_csv(source, source.parent)
-        names = _names_in([entry.label for entry in entries if entry.label is not None])
+        names = _names_in(_read_listing(source, Folders())[0])
     if not names:
         raise InputError(f"{source} names no class: expected labels, or one class name on each line of a .txt file")
     if len(set(names)) < len(names):
@@ -102,100 +122,123 @@ def read_class_names(source: str | Path) -> tuple[str, ...]:
     return names
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as a text file: {error}") from error
-
-
-def _entries_of_csv(path: Path, root: Path) -> list[_Entry]:
-    rows = csv.reader(_read_text(path).splitlines())
-    header = [name.strip() for name in next(rows, [])]
-    if header not in (["path", "label"], ["path"]):
+def _read_listing(source: str | Path, folders: Folders) -> tuple[Listing, Path]:
+    """What the list says, and the folder that it lies in."""
+    path, part = Path(source), None
+    if "#" in path.name and not exists(str(path)):
+        name, _, part = str(path).rpartition("#")
+        path = Path(name)
+    if not exists(str(path)):
+        raise InputError(f"list {source} does not exist: give a file or a folder with one folder for each class")
+    if path.is_dir():
+        splits = split_files(folders.content(str(path)).files)
+        if part is not None and splits:
+            return parse_hmdb51(path, part, splits), path
+        if splits:
+            raise InputError(f"list {path} is a folder of split files such as {min(splits)}: choose with {path}#train1")
+        listing = parse_class_folders(path, folders)
+    else:
+        text = read_text(path)
+        if is_kinetics(text):
+            return parse_kinetics(path, text).select(str(path), part), path.parent
+        listing = _parse_text(path, text)
+    if part is not None:
         raise InputError(
-            f"{path} line 1: expected the header 'path,label' (or 'path' for videos without labels), "
-            f"found {','.join(header)!r}"
+            f"list {source} does not exist, and {path} has no splits to choose with #{part}: expected an official "
+            "Kinetics CSV or a folder of HMDB-51 split files before the #"
         )
-    entries = []
-    try:
-        for row in rows:
-            if not any(row):
-                continue  # a blank line
-            where = f"{path} line {rows.line_num}"
-            values = [value.strip() for value in row]
-            if len(values) != len(header) or not all(values):
-                raise InputError(f"{where}: expected {','.join(header)}, found {','.join(row)!r}")
-            entries.append(_Entry(where, root / values[0], values[1] if len(values) > 1 else None))
-    except csv.Error as error:
-        raise InputError(f"{path} line {rows.line_num}: {error}") from error
-    return entries
+    return listing, path.parent
 
 
-def _entries_of_folder(folder: Path) -> tuple[list[_Entry], tuple[str, ...] | None]:
-    """The videos in the class folders, and the classes; without class folders, the videos in `folder` itself."""
-    class_folders = sorted(child for child in folder.iterdir() if child.is_dir() and child.name[0] != ".")
-    loose = _videos_in(folder)
-    if not class_folders:
-        return [_Entry(str(folder), video, None) for video in loose], None
-    if loose:
-        raise InputError(f"{loose[0]} lies beside class folders: move it into one of them")
-    entries = []
-    for class_folder in class_folders:
-        deeper = next((child for child in class_folder.iterdir() if child.is_dir() and child.name[0] != "."), None)
-        if deeper is not None:
-            raise InputError(f"{deeper} is a folder inside a class folder, where only videos are read: move its videos")
-        videos = _videos_in(class_folder)
-        if not videos:
-            raise InputError(f"class folder {class_folder} has no video and no picture: add some or remove the folder")
-        entries += [_Entry(str(class_folder), video, class_folder.name) for video in videos]
-    return entries, tuple(class_folder.name for class_folder in class_folders)
+def _parse_text(path: Path, text: str) -> Listing:
+    if header_of(text) in (["path", "label"], ["path"]):
+        return parse_csv(path, text)
+    if path.suffix == ".txt" and path.with_name("classInd.txt").is_file():
+        return parse_ucf101(path, text)
+    return parse_lines(path, text)
 
 
-def _videos_in(folder: Path) -> list[Path]:
-    """The videos of a folder; its pictures where it has no video."""
-    files = sorted(file for file in folder.iterdir() if file.name[0] != ".")
-    videos = [file for file in files if file.suffix.lower() in VIDEO_SUFFIXES]
-    return videos or [file for file in files if file.suffix.lower() in IMAGE_SUFFIXES]
+def _is_list(text: str) -> bool:
+    """Whether the text is a list of videos, not of class names."""
+    is_csv = header_of(text) in (["path", "label"], ["path"]) or is_kinetics(text)
+    return is_csv or split_line(first_line(text)) is not None
 
 
-def _refuse_missing(entries: Sequence[_Entry]) -> None:
-    missing = [entry for entry in entries if not entry.path.is_file()]
-    if missing:
-        others = f" (and {len(missing) - 1} more of {len(entries)} are missing)" if len(missing) > 1 else ""
+def _refuse_missing(listing: Listing, paths: Sequence[str], missing: Sequence[int]) -> None:
+    first, num_listed = missing[0], len(paths)
+    others = f" (and {len(missing) - 1} more of {num_listed} are missing)" if len(missing) > 1 else ""
+    raise InputError(f"{listing.places[first]}: video {paths[first]} does not exist{others}: {listing.remedy}")
+
+
+def refuse_repeated(listing: Listing, paths: Sequence[str]) -> None:
+    """Raises InputError where two lines of a list are the same file."""
+    first: dict[str, str] = {}
+    for place, path in zip(listing.places, paths, strict=True):
+        if path in first:
+            raise InputError(f"{place}: {path} was listed before ({first[path]}): remove one")
+        first[path] = place
+
+
+def _compare_classes(source: str, ours: Sequence[str], given: Sequence[str]) -> None:
+    """Refuses a list of a data set with other classes; the order does not matter, for labels are names."""
+    lacking, extra = sorted(set(ours) - set(given)), sorted(set(given) - set(ours))
+    if lacking or extra:
+        found = f"has the class {lacking[0]!r}, which is none" if lacking else f"lacks {extra[0]!r}, which is one"
         raise InputError(
-            f"{missing[0].where}: video {missing[0].path} does not exist{others}: correct the list, or set `root` to "
-            "the folder that its paths start from"
+            f"list {source}: its data set of {len(ours)} classes {found} of the {len(given)} given classes: train and "
+            "test with lists of one data set"
         )
 
 
-def _refuse_repeated(entries: Sequence[_Entry]) -> None:
-    first: dict[Path, _Entry] = {}
-    for entry in entries:
-        if first.setdefault(entry.path, entry) is not entry:
-            raise InputError(f"{entry.where}: {entry.path} was listed before ({first[entry.path].where}): remove one")
+def _names_in(listing: Listing) -> tuple[str, ...]:
+    """The classes that a list gives when nothing else does."""
+    if listing.class_names is not None:
+        return listing.class_names
+    labels = {label for label in listing.labels if label is not None}
+    if not labels or not all(map(_is_number, labels)):
+        return tuple(sorted(labels))
+    longest = max(labels, key=len)
+    if len(longest) > 9:
+        raise InputError(f"{_place(listing, longest)}: expected class numbers from zero, found {longest[:20]}...")
+    numbers = {int(label) for label in labels}
+    largest = max(numbers)
+    if largest > 1000 + 10 * len(listing):
+        raise InputError(f"label {largest} would make {largest + 1} classes: expected class numbers from zero")
+    if numbers == set(range(1, largest + 1)):
+        raise InputError(
+            f"{listing.places[0]}: the list's labels are 1 to {largest} and none is 0: expected class numbers from "
+            "zero, or class names"
+        )
+    return tuple(str(number) for number in range(largest + 1))
 
 
-def _names_in(labels: Sequence[str]) -> tuple[str, ...]:
-    if labels and all(label.isdecimal() for label in labels):
-        largest = max(map(int, labels))
-        if largest > 1000 + 10 * len(labels):
-            raise InputError(f"label {largest} would make {largest + 1} classes: expected class numbers from zero")
-        return tuple(str(number) for number in range(largest + 1))
-    return tuple(sorted(set(labels)))
+def _is_number(label: str) -> bool:
+    return label.isascii() and label.isdecimal()
 
 
-def _label_index(entry: _Entry, index_of: dict[str, int]) -> int:
-    assert entry.label is not None
-    if entry.label in index_of:
-        return index_of[entry.label]
-    are_words = not any(name.isdecimal() for name in index_of)
-    if are_words and entry.label.isdecimal() and int(entry.label) < len(index_of):
-        return int(entry.label)
-    raise InputError(
-        f"{entry.where}: label {entry.label!r} is none of the {len(index_of)} classes "
-        f"({', '.join(list(index_of)[:5])}{', ...' if len(index_of) > 5 else ''}): correct it, or give the classes "
-        "with `class_names`"
-    )
+def _place(listing: Listing, label: str) -> str:
+    return listing.places[listing.labels.index(label)]
+
+
+def _labels(listing: Listing, names: Sequence[str]) -> tuple[int, ...]:
+    """The index of each video's class; names and numbers from zero are understood, but not both in one list."""
+    index_of: dict[str | None, int] = {name: index for index, name in enumerate(names)}
+    index_of[None] = NO_LABEL
+    unknown = [label for label in dict.fromkeys(listing.labels) if label not in index_of and label is not None]
+    numbers = [label for label in unknown if _is_number(label)]
+    if numbers and not any(map(_is_number, names)):
+        if any(label in index_of for label in listing.labels):
+            raise InputError(
+                f"{_place(listing, numbers[0])}: found the number {numbers[0][:20]}, where other lines have class names"
+                ": give all labels as names or all as numbers"
+            )
+        index_of |= {label: int(label) for label in numbers if len(label) < 10 and int(label) < len(names)}
+    for label in unknown:
+        if label not in index_of:
+            some = f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+            hint = "count numbers from zero, " if label == str(len(names)) else ""
+            raise InputError(
+                f"{_place(listing, label)}: label {label[:100]!r} is none of the {len(names)} classes ({some}): {hint}"
+                "correct it, or give the classes with `class_names`"
+            )
+    return tuple([index_of[label] for label in listing.labels])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from a2video.data.readers import VideoError
 from a2video.data.samplers import RandomClips, UniformClips
 from a2video.data.transforms import EvenCrops, Preprocessing, RandomCrop
 from a2video.data.video_list import VideoList, read_video_list
+from a2video.errors import InputError
 
 
 @pytest.fixture
@@ -41,6 +43,16 @@ def test_test_views_are_what_the_preprocessing_says(numbered: Path) -> None:
         load_test_views(numbered, p),
         load_views(numbered, UniformClips(4, 2, 2), EvenCrops(16, 16, 3), np.random.default_rng(5)),
     )
+
+
+def test_target_rate_and_short_videos_of_the_preprocessing(numbered: Path) -> None:
+    p = Preprocessing(num_frames=4, frame_stride=2, short_side=16, crop_size=16, num_clips=1, num_crops=1)
+    views = load_test_views(numbered, dataclasses.replace(p, target_fps=10))  # frames 0, 3, ... 18 of 30 in a second
+    assert (views[0, 0, :, 8, 0] - torch.tensor([0, 60, 120, 180])).abs().max() <= 3
+    last = load_test_views(numbered, dataclasses.replace(p, frame_stride=8, short="repeat_last"))
+    assert (last[0, 0, :, 8, 0] - torch.tensor([0, 80, 160, 190])).abs().max() <= 3
+    with pytest.raises(VideoError, match=r"numbered\.mp4: has 20 frames, but a clip of 4 needs 25: take shorter clips"):
+        load_test_views(numbered, dataclasses.replace(p, frame_stride=8, short="error"))
 
 
 def training_set(folder: Path, seed: int = 0) -> VideoDataset:
@@ -95,17 +107,48 @@ def test_epoch_sampler_shares_among_ranks(monkeypatch: pytest.MonkeyPatch) -> No
     assert [parts[False, rank] for rank in range(3)] == [[0, 3, 6, 9], [1, 4, 7], [2, 5, 8]]  # testing: all, once
 
 
-def test_broken_video_is_an_error_in_training_and_reported_in_testing(numbered: Path, tmp_path: Path) -> None:
-    broken = tmp_path / "broken.mp4"
-    broken.write_text("not a video")
-    videos = VideoList("a list", (numbered, broken), (0, 1), ("x", "y"))
+def broken_file(path: Path) -> Path:
+    path.write_text("not a video")
+    return path
+
+
+def test_broken_video_is_reported_in_testing(numbered: Path, tmp_path: Path) -> None:
+    videos = VideoList("a list", (numbered, broken_file(tmp_path / "broken.mp4")), (0, 1), ("x", "y"))
     p = Preprocessing(num_frames=4, frame_stride=2, short_side=16, crop_size=16, num_clips=1, num_crops=1)
-    with pytest.raises(VideoError, match=r"broken\.mp4"):
-        VideoDataset(videos, *even_views(p))[1]
-    dataset = VideoDataset(videos, *even_views(p), report_errors=True)
+    dataset = VideoDataset(videos, *even_views(p))
     batch = collate([dataset[0], dataset[1]])
     assert batch["clips"].shape == (1, 1, 3, 4, 16, 16)
     assert batch["labels"].tolist() == batch["video_indices"].tolist() == [0]
     assert [index for index, _ in batch["errors"]] == [1]
     assert "broken.mp4" in batch["errors"][0][1]
     assert collate([dataset[1]])["labels"].shape == (0,)
+
+
+def test_broken_video_in_training_is_replaced_by_another_with_its_own_label(numbered: Path, tmp_path: Path) -> None:
+    paths = (numbered, *(broken_file(tmp_path / f"broken {number}.mp4") for number in range(3)), numbered)
+    videos = VideoList("a list", paths, (0, 1, 2, 3, 4), ("x", "y", "z", "u", "v"))
+    clips = RandomClips(4, 2), RandomCrop((16, 16), 16, 0.0)
+    dataset = VideoDataset(videos, *clips, replace_bad=True)
+    chosen = set()
+    for epoch in range(6):
+        item = dataset[5 * epoch + 2]
+        assert item["label"] == item["video_index"]
+        assert item["video_index"] in (0, 4)
+        assert item["errors"][0][0] == 2
+        assert len({index for index, _ in item["errors"]}) == len(item["errors"])  # none is tried twice
+        assert all(f"broken {index - 1}.mp4" in message for index, message in item["errors"])
+        known = VideoDataset(videos, *clips, replace_bad=True)
+        known.known_bad = {2: "took too long"}
+        same = known[5 * epoch + 2]
+        assert same["video_index"] == item["video_index"]
+        assert torch.equal(same["clips"], item["clips"])
+        assert same["errors"][0] == (2, f"{paths[2]}: took too long")
+        chosen.add(item["video_index"])
+    assert chosen == {0, 4}
+
+
+def test_a_disk_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    videos = VideoList("a list", tuple(tmp_path / f"{i}.mp4" for i in range(30)), (0,) * 30, ("x",))
+    dataset = VideoDataset(videos, RandomClips(4, 2), RandomCrop((16, 16), 16, 0.0), replace_bad=True)
+    with pytest.raises(InputError, match="11 videos of a list drawn one after the other cannot be read"):
+        dataset[7]

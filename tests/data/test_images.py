@@ -70,7 +70,7 @@ def test_folders_of_pictures_are_lists(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     for name in ("clip.mp4", "cover.jpg"):
         (tmp_path / "x" / name).touch()
-    assert [path.name for path in read_video_list(tmp_path).paths] == ["clip.mp4"]  # a cover is no sample
+    assert [Path(path).name for path in read_video_list(tmp_path).paths] == ["clip.mp4"]  # a cover is no sample
 
 
 def test_random_area_stays_within_its_range() -> None:
@@ -78,9 +78,10 @@ def test_random_area_stays_within_its_range() -> None:
     frames = np.stack([rows * 4, columns * 4, rows], axis=-1).astype(np.uint8)[None]
     shares = []
     for seed in range(200):
-        crop = RandomArea((0.2, 0.5), 16, 0.0).draw(40, 60, np.random.default_rng(seed))(frames)
-        assert crop.shape == (1, 1, 3, 16, 16)
-        red, green = crop[0, 0, 0].float() / 4, crop[0, 0, 1].float() / 4
+        drawn = RandomArea((0.2, 0.5), 16, 0.0).draw(40, 60, np.random.default_rng(seed))
+        [crop] = drawn.crops(drawn.resize(frames[0]))
+        assert crop.shape == (3, 16, 16)
+        red, green = crop[0].float() / 4, crop[1].float() / 4
         height, width = (red[-1, 0] - red[0, 0]) * 16 / 15, (green[0, -1] - green[0, 0]) * 16 / 15
         assert 0.65 < width / height < 1.55
         shares.append(float(height * width) / 2400)

@@ -160,8 +160,10 @@ def test_wrong_indices(gop12):
             video.get_frames([0, 90])
         with pytest.raises(IndexError, match=r"-1.*\[0, 90\)"):
             video.get_frames([-1])
-        with pytest.raises(ValueError, match="empty"):
+        with pytest.raises(ValueError, match="at least one"):
             video.get_frames([])
+        with pytest.raises(ValueError, match=r"expected rising frame numbers.*got \[3, 3\]"):
+            video.read([3, 3], lambda place, frames: None)
     with pytest.raises(ValueError, match="closed"):
         video.get_frames([0])
 

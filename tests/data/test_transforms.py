@@ -17,7 +17,8 @@ def coordinates(height: int, width: int, num_frames: int = 2) -> np.ndarray:
 
 def cut(transform: Transform, frames: np.ndarray, seed: int = 0) -> torch.Tensor:
     """(N, num_crops, 3, h, w)."""
-    return transform.draw(frames.shape[1], frames.shape[2], np.random.default_rng(seed))(frames)
+    drawn = transform.draw(frames.shape[1], frames.shape[2], np.random.default_rng(seed))
+    return torch.stack([torch.stack(drawn.crops(drawn.resize(frame))) for frame in frames])
 
 
 def corner(crop: torch.Tensor) -> tuple[int, int]:
@@ -86,7 +87,7 @@ def test_default_normalisation_is_the_first_authors() -> None:
 
 
 def test_preprocessing_survives_plain_data() -> None:
-    p = Preprocessing(num_frames=16, mean=(0.1, 0.2, 0.3), num_crops=1)
+    p = Preprocessing(num_frames=16, mean=(0.1, 0.2, 0.3), num_crops=1, target_fps=15.0, short="error")
     assert Preprocessing.from_dict(p.to_dict()) == p
     with pytest.raises(InputError, match="not preprocessing settings"):
         Preprocessing.from_dict({"frames": 3})
@@ -100,6 +101,8 @@ def test_preprocessing_survives_plain_data() -> None:
         ({"short_side": 100}, r"crop_size \(224\) must not exceed short_side \(100\)"),
         ({"num_crops": 2}, "num_crops must be 1 or 3, got 2"),
         ({"std": (1.0, 0.0, 1.0)}, "std must be positive"),
+        ({"target_fps": 0.0}, "target_fps must be positive, got 0"),
+        ({"short": "stretch"}, "short must be loop, repeat_last or error, got 'stretch'"),
     ],
 )
 def test_wrong_preprocessing(settings: dict, message: str) -> None:

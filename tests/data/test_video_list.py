@@ -27,7 +27,7 @@ def test_csv_with_names(folder: Path) -> None:
     videos = read_video_list(write(folder, 'path,label\nfight/a b.mp4,fight\n\n"calm/d,e.MKV",calm\n'))
     assert videos.class_names == ("calm", "fight")
     assert videos.labels == (1, 0)
-    assert videos.paths == (folder / "videos/fight/a b.mp4", folder / "videos/calm/d,e.MKV")
+    assert videos.paths == (f"{folder}/videos/fight/a b.mp4", f"{folder}/videos/calm/d,e.MKV")
 
 
 def test_csv_with_numbers_counts_from_zero(folder: Path) -> None:
@@ -37,14 +37,29 @@ def test_csv_with_numbers_counts_from_zero(folder: Path) -> None:
 
 
 def test_numbers_index_given_names(folder: Path) -> None:
+    path = write(folder, "path,label\nfight/a b.mp4,2\nfight/c.avi,0\n")
+    assert read_video_list(path, class_names=["x", "y", "z"]).labels == (2, 0)
+
+
+def test_numbers_and_names_are_not_mixed(folder: Path) -> None:
     path = write(folder, "path,label\nfight/a b.mp4,2\nfight/c.avi,y\n")
-    assert read_video_list(path, class_names=["x", "y", "z"]).labels == (2, 1)
+    with pytest.raises(InputError, match=r"line 2: found the number 2, where other lines have class names"):
+        read_video_list(path, class_names=["x", "y", "z"])
+
+
+def test_numbers_from_one(folder: Path) -> None:
+    """Counting from one would move every class by one place."""
+    path = write(folder, "path,label\nfight/a b.mp4,2\nfight/c.avi,1\n")
+    with pytest.raises(InputError, match=r"line 2: the list's labels are 1 to 2 and none is 0: expected class numbers"):
+        read_video_list(path)
+    with pytest.raises(InputError, match=r"line 2: label '2' is none of the 2 classes \(x, y\): count .* from zero"):
+        read_video_list(path, class_names=["x", "y"])
 
 
 def test_byte_order_mark_and_root(folder: Path) -> None:
     path = folder / "list.csv"
     path.write_text("\ufeffpath,label\r\na b.mp4,x\r\n", encoding="utf-8")
-    assert read_video_list(path, root=folder / "videos/fight").paths == (folder / "videos/fight/a b.mp4",)
+    assert read_video_list(path, root=folder / "videos/fight").paths == (f"{folder}/videos/fight/a b.mp4",)
 
 
 def test_csv_without_labels(folder: Path) -> None:
@@ -55,7 +70,7 @@ def test_csv_without_labels(folder: Path) -> None:
 def test_folder_of_class_folders(folder: Path) -> None:
     videos = read_video_list(folder / "videos")
     assert videos.class_names == ("calm", "fight")
-    assert [path.name for path in videos.paths] == ["d,e.MKV", "a b.mp4", "c.avi"]
+    assert [Path(path).name for path in videos.paths] == ["d,e.MKV", "a b.mp4", "c.avi"]
     assert videos.labels == (0, 1, 1)
 
 
@@ -72,8 +87,12 @@ def test_folder_of_videos_has_no_labels(folder: Path) -> None:
             r"line 2: video .*no1.mp4 does not exist \(and 1 more of 2 are missing\)",
         ),
         ("path,label\n", r"list.csv is empty"),
-        ("", r"line 1: expected the header 'path,label'.*, found ''"),
-        ("fight/c.avi 0\n", r"line 1: expected the header 'path,label'.*, found 'fight/c.avi 0'"),
+        ("", r"list.csv is empty"),
+        ("name,label\na.mp4,b\n", r"line 1: expected the header 'path,label'.*, found 'name,label'"),
+        ("path,label\na\0b.mp4,b\n", r"line 2: found a NUL byte"),
+        ("path,label\nfight/c.avi," + 5000 * "9" + "\n", r"line 2: expected class numbers from zero, found 9999"),
+        ("path,label\n" + 9000 * "x" + ".mp4,b\n", r"line 2: video .*x.mp4 does not exist: correct the list"),
+        ("path,label\n" + 200000 * "x" + ".mp4,b\n", r"line 2: field larger than field limit"),
         ("path,label\nfight/c.avi\n", r"line 2: expected path,label, found 'fight/c.avi'"),
         ("path,label\nfight/c.avi,\n", r"line 2: expected path,label, found 'fight/c.avi,'"),
         ("path,label\nfight/c.avi,x\nfight/c.avi,y\n", r"line 3: .*c.avi was listed before \(.*line 2\): remove one"),

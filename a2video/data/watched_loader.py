@@ -1,0 +1,280 @@
+"""Batches from worker processes, none of which can harm the run by hanging or dying over a video."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+import traceback
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from itertools import islice
+from typing import Any, cast
+
+import torch.multiprocessing  # lets tensors travel between processes in shared memory
+from torch import Tensor
+from torch.utils.data import BatchSampler, Sampler
+
+from a2video.data.dataset import Batch, VideoDataset, collate
+from a2video.errors import InputError
+
+PREFETCH_FACTOR = 2  # batches that each worker is ahead of their use
+TICK_SECONDS = 0.5  # how often the time limit is looked at
+PATIENCE_SECONDS = 5.0  # between looks whether the parent is still there, and for a process to end
+NO_VIDEO = -1
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>: the signal to get when the parent dies
+
+
+class WatchedLoader:
+    """Takes the place of torch's DataLoader over a VideoDataset, and survives what it does not.
+
+    A worker that reads one video for longer than the limit is killed from here, since a decoder may hold the GIL and
+    hear nothing; a worker may also die by itself (a crash of the decoder, the memory killer). Either way the video
+    goes into `dataset.known_bad`, a new worker does the batches that the old one still owed, and the stream of
+    batches is the one that it would have been had the video been unreadable. The other workers go on undisturbed.
+
+    Why not a DataLoader: it kills nothing; it throws all workers and their batches away when one has died, of which it
+    hears in an exception that a signal handler raises anywhere in the main thread; and a worker that hangs while its
+    last batch is fetched blocks it for ever. Here each worker has a pipe and a thread of its own.
+
+    Workers start with the first batch and serve all epochs; one iterator is in use at a time. To start in the middle
+    of an epoch it is enough to skip the first items of `batch_sampler` in `__iter__`: nothing else knows the epoch.
+
+    Args:
+        dataset: the videos.
+        sampler: indices of the data set; its `set_epoch`, if any, is called by Lightning.
+        batch_size: indices in a batch.
+        drop_last: leave out a last batch that is smaller.
+        num_workers: processes; with 0 this one reads, unwatched.
+        time_limit_seconds: for reading one video. Only time in which a batch was waited for is counted, so that a
+            process that was suspended, or busy training, accuses no video.
+        pin_memory: hand out batches in page-locked memory, for CUDA.
+        start_method: "fork", "spawn" or "forkserver"; Python's default when None.
+    """
+
+    def __init__(
+        self,
+        dataset: VideoDataset,
+        sampler: Sampler[int],
+        batch_size: int,
+        drop_last: bool = False,
+        num_workers: int = 0,
+        time_limit_seconds: float = 60.0,
+        pin_memory: bool = False,
+        start_method: str | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_sampler = BatchSampler(sampler, batch_size, drop_last)
+        self.num_workers = num_workers
+        self.time_limit_seconds = time_limit_seconds
+        self.pin_memory = pin_memory
+        self.start_method = start_method
+        self._workers: list[_Worker] = []
+        self._answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]] = queue.SimpleQueue()
+        self._done: dict[int, Batch] = {}
+        self._num_given = 0  # batches given to workers, of all epochs
+        self._first = 0  # number of the first batch of this epoch
+        self._last_look = time.monotonic()
+        weakref.finalize(self, _stop, self._workers, os.getpid())
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of one pass, in the order of the sampler.
+
+        Raises:
+            InputError: a worker died while it read no video, or the data set raised one.
+            RuntimeError: the data set raised something else.
+        """
+        if self.num_workers == 0:
+            for indices in self.batch_sampler:
+                yield collate([self.dataset[index] for index in indices])
+            return
+        while len(self._workers) < self.num_workers:
+            self._workers.append(self._new_worker())
+        self._done.clear()  # of an earlier pass that was left; what is still under way is dropped on arrival
+        self._first = wanted = self._num_given
+        plan = iter(self.batch_sampler)
+        for indices in islice(plan, PREFETCH_FACTOR * self.num_workers):
+            self._give(indices)
+        while wanted < self._num_given:
+            batch = self._wait_for(wanted)
+            wanted += 1
+            for indices in islice(plan, 1):
+                self._give(indices)
+            yield batch
+
+    def close(self) -> None:
+        """Ends the workers; a later pass starts new ones."""
+        _stop(self._workers, os.getpid())
+
+    def _new_worker(self) -> _Worker:
+        return _Worker(self.dataset, self._answers, self.pin_memory, self.start_method)
+
+    def _give(self, indices: list[int]) -> None:
+        worker = min(self._workers, key=lambda worker: len(worker.tasks))
+        worker.give(self._num_given, indices, self.dataset.known_bad)
+        self._num_given += 1
+
+    def _wait_for(self, number: int) -> Batch:
+        while number not in self._done:
+            with suppress(queue.Empty):
+                worker, answered, answer = self._answers.get(timeout=TICK_SECONDS)
+                if worker not in self._workers:
+                    continue  # one that has been replaced or closed
+                if answered is None:
+                    self._bury(worker, answer)
+                    continue
+                del worker.tasks[answered]
+                if answered >= self._first:
+                    if isinstance(answer, Exception):
+                        raise answer
+                    self._done[answered] = answer
+            self._kill_the_slow()
+        return self._done.pop(number)
+
+    def _kill_the_slow(self) -> None:
+        now = time.monotonic()
+        passed, self._last_look = min(now - self._last_look, 2 * TICK_SECONDS), now
+        for worker in list(self._workers):
+            if worker.seconds_on_one_video(passed) > self.time_limit_seconds:
+                video = worker.video
+                worker.process.kill()
+                self._replace(worker, video, f"took longer than {self.time_limit_seconds:g} s to read")
+
+    def _bury(self, dead: _Worker, error: Exception) -> None:
+        """Replaces a worker from which nothing comes any more; `error` says how that showed."""
+        dead.process.join(PATIENCE_SECONDS)
+        code = dead.process.exitcode
+        if code is None:
+            raise RuntimeError("a batch could not be received from a data loading worker") from error
+        if code < 0:
+            how = f"was killed by signal {-code} ({signal.strsignal(-code)}{', perhaps for memory' * (code == -9)})"
+        else:
+            how = f"ended with status {code}"
+        if dead.video == NO_VIDEO:
+            raise InputError(
+                f"a data loading worker {how} while it read no video: look for messages above, and give it more "
+                "memory or shared memory (in Docker --shm-size), or lower data.num_workers"
+            ) from error
+        self._replace(dead, dead.video, f"the process that read it {how}")
+
+    def _replace(self, dead: _Worker, video: int, reason: str) -> None:
+        dead.process.join(PATIENCE_SECONDS)  # one that waits for a disk that is gone cannot even be killed: leave it
+        self.dataset.known_bad[video] = reason
+        new = self._workers[self._workers.index(dead)] = self._new_worker()
+        for number, indices in dead.tasks.items():
+            if number >= self._first:
+                new.give(number, indices, self.dataset.known_bad)
+
+
+class _Worker:
+    """A process that reads batches, and a thread here that receives them."""
+
+    def __init__(
+        self,
+        dataset: VideoDataset,
+        answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]],
+        pin_memory: bool,
+        start_method: str | None,
+    ) -> None:
+        context = cast("multiprocessing.context.ForkContext", multiprocessing.get_context(start_method))
+        self.tasks: dict[int, list[int]] = {}  # indices of the batches that it owes, by their numbers
+        self._table = context.RawArray("q", [NO_VIDEO, 0])  # the video it reads, how many beginnings and ends so far
+        self._seen = 0
+        self._seconds = 0.0
+        self._num_known_bad = len(dataset.known_bad)
+        self.connection, its_end = context.Pipe()
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        arguments = (its_end, self._table, dataset, in_main_thread)
+        self.process = context.Process(target=_work, args=arguments, daemon=True)
+        self.process.start()
+        its_end.close()  # so that its death ends our reading from the pipe
+        device = torch.cuda.current_device() if pin_memory else None
+        threading.Thread(target=self._receive, args=(answers, device), daemon=True).start()
+
+    @property
+    def video(self) -> int:
+        """Index of the video that it is reading, or NO_VIDEO."""
+        return int(self._table[0])
+
+    def give(self, number: int, indices: list[int], known_bad: dict[int, str]) -> None:
+        """Sends it a batch to read."""
+        self.tasks[number] = indices
+        news = dict(islice(known_bad.items(), self._num_known_bad, None))
+        self._num_known_bad = len(known_bad)
+        with suppress(OSError):  # it has died, as its thread will tell
+            self.connection.send((number, indices, news))
+
+    def seconds_on_one_video(self, passed: float) -> float:
+        """How long it has been with the same video, given the seconds since the last call."""
+        seen = self._table[1]
+        self._seconds = self._seconds + passed if self.video != NO_VIDEO and seen == self._seen else 0.0
+        self._seen = seen
+        return self._seconds
+
+    def _receive(self, answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]], device: int | None) -> None:
+        """Puts (self, number, batch or exception) for each batch and (self, None, exception) at the end."""
+        if device is not None:
+            torch.cuda.set_device(device)
+        with self.connection:
+            try:
+                while True:
+                    number, answer = self.connection.recv()
+                    if device is not None and isinstance(answer, dict):
+                        answer = {k: v.pin_memory() if isinstance(v, Tensor) else v for k, v in answer.items()}
+                    answers.put((self, number, answer))
+            except Exception as error:  # it has died: perhaps while we fetched the memory of its last batch
+                answers.put((self, None, error))
+
+
+def _work(
+    connection: multiprocessing.connection.Connection, table: Any, dataset: VideoDataset, is_child_of_main_thread: bool
+) -> None:
+    """What a worker does until its parent ends it, or has gone."""
+    if sys.platform == "linux" and is_child_of_main_thread:  # the kernel looks at the thread, not at the process
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even while a decoder hangs
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler, which a fork inherits
+    torch.set_num_threads(1)
+    dataset.on_read = partial(_note, table)
+    parent = os.getppid()
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while True:
+            while not connection.poll(PATIENCE_SECONDS):
+                if os.getppid() != parent:
+                    return
+            number, indices, known_bad = connection.recv()
+            dataset.known_bad.update(known_bad)
+            answer: Batch | Exception
+            try:
+                answer = collate([dataset[index] for index in indices])
+            except InputError as error:
+                answer = error
+            except Exception:
+                answer = RuntimeError(f"in a data loading worker:\n{traceback.format_exc()}")
+            connection.send((number, answer))
+            del answer  # its memory
+
+
+def _note(table: Any, video_index: int | None) -> None:
+    table[1] += 1
+    table[0] = NO_VIDEO if video_index is None else video_index
+
+
+def _stop(workers: list[_Worker], owner: int) -> None:
+    """Ends the workers, unless this is a fork of the process that has them."""
+    if os.getpid() == owner:
+        for worker in workers:
+            worker.process.kill()
+        for worker in workers:
+            worker.process.join(PATIENCE_SECONDS)
+        workers.clear()

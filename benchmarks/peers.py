@@ -1,0 +1,98 @@
+"""How the peers load a clip, each as its own documentation does; whatever is not installed is left out.
+
+decord comes with a2video. The others want an environment of their own, put before it on PYTHONPATH:
+    pip install --no-deps --target peers torchvision==0.28.0 torchcodec==0.13.0    # torchcodec needs FFmpeg's libraries
+torchvision does not import beside a CPU build of torch; `_import_pytorchvideo` declares the operators it misses, and an
+old name that pytorchvideo uses. That is for measuring only.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from a2video.data.transforms import resize
+
+Size = tuple[int, int]  # height and width in pixels
+# (path, frame numbers, frames per second, size) -> uint8 or float frames (T, 3, *size)
+Load = Callable[[Path, Sequence[int], float, Size], Tensor]
+
+
+def decord_then_torch(path: Path, indices: Sequence[int], fps: float, size: Size) -> Tensor:
+    """decord at full size, resized as ours."""
+    import decord
+
+    video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+    return resize(torch.from_numpy(video.get_batch(list(indices)).asnumpy()).permute(0, 3, 1, 2), size)
+
+
+def decord_own_resize(path: Path, indices: Sequence[int], fps: float, size: Size) -> Tensor:
+    """decord with its own resizing (not antialiased in the same way), the size known beforehand."""
+    import decord
+
+    video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, width=size[1], height=size[0])
+    return torch.from_numpy(video.get_batch(list(indices)).asnumpy()).permute(0, 3, 1, 2)
+
+
+def torchcodec_then_torch(path: Path, indices: Sequence[int], fps: float, size: Size) -> Tensor:
+    """torchcodec in its exact mode, resized as ours."""
+    from torchcodec.decoders import VideoDecoder
+
+    video = VideoDecoder(str(path), seek_mode="exact", num_ffmpeg_threads=1, dimension_order="NHWC")
+    return resize(video.get_frames_at(list(indices)).data.permute(0, 3, 1, 2), size)
+
+
+def _pytorchvideo(decoder: str) -> Load:
+    def load(path: Path, indices: Sequence[int], fps: float, size: Size) -> Tensor:
+        encoded_video, subsample, scale = _import_pytorchvideo()
+        video = encoded_video.from_path(str(path), decode_audio=False, decoder=decoder)
+        clip = video.get_clip(indices[0] / fps, (indices[-1] + 1) / fps)["video"]  # (3, T, H, W)
+        video.close()
+        small: Tensor = scale(subsample(clip, len(indices)), min(size))
+        return small.transpose(0, 1)
+
+    return load
+
+
+def _import_pytorchvideo() -> tuple[Any, Any, Any]:
+    if "torchvision" not in sys.modules:
+        operators = torch.library.Library("torchvision", "DEF")
+        operators.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        operators.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        operators.define(
+            "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
+            "int sampling_ratio, bool aligned) -> Tensor"
+        )
+        import torchvision.transforms._functional_tensor as functional_tensor
+
+        sys.modules["torchvision.transforms.functional_tensor"] = functional_tensor
+    from pytorchvideo.data.encoded_video import EncodedVideo
+    from pytorchvideo.transforms.functional import short_side_scale, uniform_temporal_subsample
+
+    return EncodedVideo, uniform_temporal_subsample, short_side_scale
+
+
+PEERS: dict[str, Load] = {
+    "decord": decord_then_torch,
+    "decord, own resize": decord_own_resize,
+    "torchcodec": torchcodec_then_torch,
+    "pytorchvideo (PyAV)": _pytorchvideo("pyav"),
+    "pytorchvideo (decord)": _pytorchvideo("decord"),
+}
+
+
+def importable_peers(video: Path) -> tuple[dict[str, Load], list[str]]:
+    """The peers that load a clip of `video`, and why the others do not."""
+    found, absent = {}, []
+    for name, load in PEERS.items():
+        try:
+            load(video, [0, 1], 25.0, (32, 48))
+            found[name] = load
+        except Exception as error:  # (whatever goes wrong in a peer, the others are measured)
+            absent.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
+    return found, absent

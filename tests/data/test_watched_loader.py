@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from conftest import moving_square, write_video
+
+from a2video.data.dataset import Batch, EpochSampler, VideoDataset
+from a2video.data.samplers import RandomClips
+from a2video.data.transforms import RandomCrop
+from a2video.data.video_list import VideoList
+from a2video.data.watched_loader import WatchedLoader
+from a2video.errors import InputError
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers inherit the harmful reader by a fork")
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> VideoList:
+    """16 videos, of which 2 is a text file, 5 hangs, 9 crashes and 12 ends its process (see harmful_videos)."""
+    folder = tmp_path_factory.mktemp("videos")
+    names = {2: "text", 5: "hang", 9: "crash", 12: "exit"}
+    paths = [folder / f"{names.get(index, 'good')} {index}.mp4" for index in range(16)]
+    for index, path in enumerate(paths):
+        write_video(path, moving_square(1, 8, seed=index))
+    paths[2].write_text("text")
+    return VideoList("a list", tuple(paths), tuple(index % 3 for index in range(16)), ("x", "y", "z"))
+
+
+def dataset_of(videos: VideoList, replace_bad: bool = True) -> VideoDataset:
+    return VideoDataset(videos, RandomClips(4, 1), RandomCrop((28, 32), 24, 0.5), 3, replace_bad)
+
+
+def loader_of(dataset: VideoDataset, num_workers: int, **options: object) -> WatchedLoader:
+    return WatchedLoader(dataset, EpochSampler(len(dataset), True, 3), 3, True, num_workers, 1.0, **options)
+
+
+def epoch_of(loader: WatchedLoader, epoch: int) -> list[Batch]:
+    loader.batch_sampler.sampler.set_epoch(epoch)
+    return list(loader)
+
+
+def assert_same(ours: list[Batch], theirs: list[Batch]) -> None:
+    assert len(ours) == len(theirs)
+    for our, their in zip(ours, theirs, strict=True):
+        for name in ("clips", "labels", "video_indices"):
+            assert torch.equal(our[name], their[name])
+        assert our["errors"] == their["errors"]
+
+
+@pytest.fixture
+def no_orphans() -> Iterator[None]:
+    yield
+    assert multiprocessing.active_children() == []
+
+
+@needs_fork
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_batches_are_those_of_unreadable_videos(
+    videos: VideoList, harmful_videos: None, no_orphans: None, num_workers: int
+) -> None:
+    dataset = dataset_of(videos)
+    loader = loader_of(dataset, num_workers)
+    start = time.monotonic()
+    epochs = [epoch_of(loader, epoch) for epoch in range(3)]
+    assert time.monotonic() - start < 9  # the limit of 1 s once, not each epoch
+    loader.close()
+    assert dataset.known_bad == {
+        5: "took longer than 1 s to read",
+        9: "the process that read it was killed by signal 11 (Segmentation fault)",
+        12: "the process that read it ended with status 3",
+    }
+    assert {index for epoch in epochs for batch in epoch for index, _ in batch["errors"]} == {2, 5, 9, 12}
+    alone = dataset_of(videos)
+    alone.known_bad = dataset.known_bad
+    for epoch, batches in enumerate(epochs):
+        assert_same(batches, epoch_of(loader_of(alone, 0), epoch))
+
+
+@needs_fork
+def test_nothing_is_replaced_where_that_is_not_wanted(
+    videos: VideoList, harmful_videos: None, no_orphans: None
+) -> None:
+    dataset = dataset_of(videos, replace_bad=False)
+    loader = WatchedLoader(dataset, EpochSampler(16, False), 4, False, 2, 0.5)
+    batches = list(loader)
+    loader.close()
+    assert [batch["video_indices"].tolist() for batch in batches] == [[0, 1, 3], [4, 6, 7], [8, 10, 11], [13, 14, 15]]
+    assert [[index for index, _ in batch["errors"]] for batch in batches] == [[2], [5], [9], [12]]
+    assert batches[1]["errors"][0][1] == f"{videos.paths[5]}: took longer than 0.5 s to read"
+
+
+@pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
+def test_other_ways_to_start_workers(videos: VideoList, start_method: str) -> None:
+    dataset = dataset_of(videos)
+    loader = loader_of(dataset, 1, start_method=start_method)
+    batches = epoch_of(loader, 1)
+    victim = loader._workers[0].process
+    victim.kill()
+    victim.join()
+    with pytest.raises(InputError, match=r"killed by signal 9 .* while it read no video"):
+        list(loader)
+    loader.close()
+    assert_same(batches, epoch_of(loader_of(dataset_of(videos), 0), 1))
+
+
+def test_a_pass_may_be_left_and_a_loader_closed(videos: VideoList, no_orphans: None) -> None:
+    loader = loader_of(dataset_of(videos), 2)
+    loader.batch_sampler.sampler.set_epoch(0)
+    next(iter(loader))
+    workers = [worker.process.pid for worker in loader._workers]
+    later = epoch_of(loader, 1)
+    assert [worker.process.pid for worker in loader._workers] == workers
+    assert_same(later, epoch_of(loader_of(dataset_of(videos), 0), 1))
+    loader.close()
+    assert_same(epoch_of(loader, 1), later)
+    del loader  # ends its workers, too
+
+
+def test_errors_of_other_kinds_arrive(videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(error: Exception) -> None:
+        def load_views(*args: object) -> None:
+            raise error
+
+        monkeypatch.setattr("a2video.data.dataset.load_views", load_views)
+        loader = loader_of(dataset_of(videos), 1)
+        try:
+            list(loader)
+        finally:
+            loader.close()
+
+    with pytest.raises(RuntimeError, match=r"(?s)in a data loading worker:.*ZeroDivisionError: of mine"):
+        fails(ZeroDivisionError("of mine"))
+    with pytest.raises(InputError, match=r"^one sentence$"):
+        fails(InputError("one sentence"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_pinned_memory(videos: VideoList) -> None:
+    loader = loader_of(dataset_of(videos), 2, pin_memory=True)
+    assert all(batch[name].is_pinned() for batch in loader for name in ("clips", "labels", "video_indices"))
+    loader.close()
+
+
+def test_seconds_are_counted_for_one_video_at_a_time(videos: VideoList) -> None:
+    loader = loader_of(dataset_of(videos), 1)
+    next(iter(loader))
+    (worker,) = loader._workers
+    worker.process.kill()
+    worker.process.join()
+    seconds = []
+    for video, count in ((-1, 100), (4, 101), (4, 101), (4, 101), (-1, 102), (-1, 102), (4, 103), (4, 103), (4, 105)):
+        worker._table[:] = [video, count]
+        seconds.append(worker.seconds_on_one_video(0.5))
+    assert np.allclose(seconds, [0, 0, 0.5, 1, 0, 0, 0, 0.5, 0])
+    loader.close()
