@@ -49,8 +49,8 @@ def ours(video: Video, indices: Sequence[int], short_side: int, is_cached: bool)
     cut = Cut((0, 0, video.record.height, video.record.width), size, (), 0)
     frames: list[Tensor] = []
     with PyAVReader(video.path, video.record if is_cached else None) as reader:
-        reader.read(indices, lambda place, frame: frames.append(cut.resize(frame)))
-    return torch.stack(frames)
+        reader.read(indices, lambda place, chunk: frames.append(cut.resize(chunk)))
+    return torch.cat(frames)
 
 
 def cpu_seconds(function: Callable[[], object]) -> float:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from a2video.data.readers import Frame, VideoError, VideoReader, open_video
+from a2video.data.readers import Frames, VideoError, VideoReader, open_video
 from a2video.data.samplers import ClipSampler, UniformClips
 from a2video.data.transforms import Cut, EvenCrops, Preprocessing, Transform
 from a2video.data.video_list import VideoList
@@ -84,15 +84,16 @@ class _Views:
         self.cut: Cut | None = None
         self.clips = torch.empty(0, dtype=torch.uint8)
 
-    def take(self, place: int, frame: Frame) -> None:
+    def take(self, place: int, frames: Frames) -> None:
         """See VideoReader.read."""
         if self.cut is None:
-            self.cut = self.transform.draw(frame.shape[0], frame.shape[1], self.rng)
+            self.cut = self.transform.draw(frames.shape[1], frames.shape[2], self.rng)
             num_views, side = self.num_clips * len(self.cut.corners), self.cut.crop_size
             self.clips = torch.empty(num_views, 3, self.num_frames, side, side, dtype=torch.uint8)
-        for number, crop in enumerate(self.cut.crops(self.cut.resize(frame))):
-            for clip, time in self.uses[place]:
-                self.clips[clip * len(self.cut.corners) + number, :, time] = crop
+        for offset, image in enumerate(self.cut.resize(frames)):
+            for number, crop in enumerate(self.cut.crops(image)):
+                for clip, time in self.uses[place + offset]:
+                    self.clips[clip * len(self.cut.corners) + number, :, time] = crop
 
 
 def load_test_views(path: str | Path, preprocessing: Preprocessing) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a2video.data.metadata import VideoRecord
-from a2video.data.readers import Frame, VideoError, VideoReader, existing_file
+from a2video.data.readers import Frames, VideoError, VideoReader, existing_file
 from a2video.errors import InputError
 
 CHUNK_FRAMES = 16  # full-size frames held at a time
@@ -76,7 +76,7 @@ class DecordReader(VideoReader):
         starts -= starts[0]
         return starts
 
-    def _decode(self, wanted: Sequence[int]) -> Iterator[Frame]:
+    def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
         video = self._opened()
         for first in range(0, len(wanted), CHUNK_FRAMES):
             numbers = list(wanted[first : first + CHUNK_FRAMES])

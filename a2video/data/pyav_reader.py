@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from a2video.data.metadata import VideoRecord
 from a2video.data.packet_index import PacketIndex, may_be_referred_to, packets, scan, stated_bytes
-from a2video.data.readers import Frame, StartOverError, VideoError, VideoReader, existing_file
+from a2video.data.readers import Frames, StartOverError, VideoError, VideoReader, existing_file
 
 # What FFmpeg may open: self-contained files; no playlists, which name other files, and no devices.
 ALLOWED_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,ogg,gif,ivf,mxf,nut"
@@ -164,7 +164,7 @@ class PyAVReader(VideoReader):
             return PacketIndex(len(times), times=known, time_base=time_base)
         return PacketIndex(len(times))
 
-    def _decode(self, wanted: Sequence[int]) -> Iterator[Frame]:
+    def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
         if self._is_closed:
             raise ValueError(f"the reader of {self.path} is closed")
         try:
@@ -234,7 +234,7 @@ class PyAVReader(VideoReader):
         if num_out < len(due):
             raise StartOverError
 
-    def _decode_counting(self, wanted: Sequence[int]) -> Iterator[Frame]:
+    def _decode_counting(self, wanted: Sequence[int]) -> Iterator[Frames]:
         """Decodes from the beginning, every frame."""
         times = self._index.times
         held: deque[tuple[int, VideoFrame]] = deque()  # until those have come out whole that it may refer to
@@ -293,6 +293,6 @@ class PyAVReader(VideoReader):
             change = f"from {self._picture} to {picture}"
             raise self._error(f"width, height, rotation change at frame {number} {change}; {REPAIR}")
 
-    def _to_rgb(self, frame: VideoFrame) -> Frame:
-        rgb = cast(Frame, self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
+    def _to_rgb(self, frame: VideoFrame) -> Frames:
+        rgb = cast(Frames, self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
         return np.rot90(rgb, round(frame.rotation / 90)) if frame.rotation else rgb  # both count counterclockwise

@@ -17,7 +17,9 @@ from a2video.errors import InputError
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 
-Frame = NDArray[np.uint8]
+CHUNK_BYTES = 2 << 20  # full-size frames resized together
+
+Frames = NDArray[np.uint8]
 Indices = Sequence[int] | NDArray[np.integer]
 
 
@@ -57,7 +59,7 @@ class VideoReader(ABC):
         """When each frame is shown, in seconds after the first one: (len,), rising."""
 
     @abstractmethod
-    def _decode(self, wanted: Sequence[int]) -> Iterator[Frame]:
+    def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
         """Yields the frames `wanted`, rising numbers, each (H, W, 3) and upright, in one pass.
 
         Raises:
@@ -69,14 +71,14 @@ class VideoReader(ABC):
     def close(self) -> None:
         """Releases the file. The reader cannot be used afterwards."""
 
-    def read(self, wanted: Indices, consume: Callable[[int, Frame], None]) -> None:
-        """Decodes frames in one pass and hands them on one by one, so that they need not be kept at full size.
+    def read(self, wanted: Indices, consume: Callable[[int, Frames], None]) -> None:
+        """Decodes frames in one pass and hands them on a few at a time, so that they need not be kept at full size.
 
         Args:
             wanted: frame numbers in [0, len), each greater than the one before.
-            consume: called with a place in `wanted` and its frame, RGB (H, W, 3) and upright, which it must not keep.
-                Places rise, but once may begin again at 0, when decoding has to start over: what was given before is
-                void then.
+            consume: called with a place in `wanted` and RGB frames (N, H, W, 3), upright: those of the N numbers from
+                that place on. It must not keep them. Places rise, but once may begin again at 0, when decoding has to
+                start over: what was given before is void then.
 
         Raises:
             ValueError: `wanted` is empty or does not rise.
@@ -90,11 +92,9 @@ class VideoReader(ABC):
             outside = numbers[0] if numbers[0] < 0 else numbers[-1]
             raise IndexError(f"frame {outside} is outside [0, {len(self)}), the frames of {self.path}")
         try:
-            for place, frame in enumerate(self._decode(numbers.tolist())):
-                consume(place, frame)
+            _hand_on(self._decode(numbers.tolist()), len(numbers), consume)
         except StartOverError:
-            for place, frame in enumerate(self._decode(numbers.tolist())):
-                consume(place, frame)
+            _hand_on(self._decode(numbers.tolist()), len(numbers), consume)
 
     def get_frames(self, indices: Indices) -> NDArray[np.uint8]:
         """Reads frames at full size.
@@ -112,11 +112,11 @@ class VideoReader(ABC):
         wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
         images = np.empty((0, 0, 0, 3), np.uint8)
 
-        def keep(place: int, frame: Frame) -> None:
+        def keep(place: int, frames: Frames) -> None:
             nonlocal images
             if place == 0:
-                images = np.empty((len(wanted), *frame.shape), np.uint8)
-            images[place] = frame
+                images = np.empty((len(wanted), *frames.shape[1:]), np.uint8)
+            images[place : place + len(frames)] = frames
 
         self.read(wanted, keep)
         is_as_asked = len(wanted) == len(places) and bool((places == np.arange(len(wanted))).all())
@@ -131,6 +131,24 @@ class VideoReader(ABC):
     ) -> None:
         """Closes the reader."""
         self.close()
+
+
+def _hand_on(frames: Iterator[Frames], num: int, consume: Callable[[int, Frames], None]) -> None:
+    """Gives `num` frames (H, W, 3) to `consume`: small ones a few together, whose resizing is worth a copy.
+
+    Takes all that `frames` has to give, for what comes after the last one may be an error in it.
+    """
+    chunk = np.empty((0, 0, 0, 3), np.uint8)  # made when the size is known
+    for place, frame in enumerate(frames):
+        if place == 0:
+            chunk = np.empty((min(num, CHUNK_BYTES // frame.nbytes), *frame.shape), np.uint8)
+        if len(chunk) < 2:
+            consume(place, frame[None])
+            continue
+        number = place % len(chunk)
+        chunk[number] = frame
+        if number + 1 == len(chunk) or place + 1 == num:
+            consume(place - number, chunk[: number + 1])
 
 
 def open_video(
@@ -161,11 +179,10 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
     Raises:
         VideoError: it does not.
     """
-    path = Path(path)
-    if not path.is_file():
-        found = "is not a file" if path.exists() else "does not exist"
+    if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises for names that no file can have)
+        found = "is not a file" if os.path.exists(path) else "does not exist"  # noqa: PTH110
         raise VideoError(f"{path}: {found}; give the path of a local video file")
-    return path
+    return Path(path)
 
 
 class ImageReader(VideoReader):
@@ -194,7 +211,7 @@ class ImageReader(VideoReader):
         """Zero."""
         return np.zeros(1)
 
-    def _decode(self, wanted: Sequence[int]) -> Iterator[Frame]:
+    def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
         yield self._frame
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from a2video.data.metadata import VideoRecord
-from a2video.data.readers import Frame, VideoError, VideoReader, existing_file
+from a2video.data.readers import Frames, VideoError, VideoReader, existing_file
 from a2video.errors import InputError
 
 CHUNK_FRAMES = 16  # full-size frames held at a time
@@ -67,11 +67,11 @@ class TorchCodecReader(VideoReader):
         starts -= starts[0]
         return starts
 
-    def _decode(self, wanted: Sequence[int]) -> Iterator[Frame]:
+    def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
         for frames, _ in self._batches(wanted):
             yield from frames
 
-    def _batches(self, wanted: Sequence[int]) -> Iterator[tuple[Frame, NDArray[np.float64]]]:
+    def _batches(self, wanted: Sequence[int]) -> Iterator[tuple[Frames, NDArray[np.float64]]]:
         """Yields frames and their times, a few at a time."""
         if self._decoder is None:
             raise ValueError(f"the reader of {self.path} is closed")

@@ -122,11 +122,11 @@ class Cut:
     crop_size: int
     is_mirrored: bool = False
 
-    def resize(self, frame: NDArray[np.uint8]) -> Tensor:
-        """The region of a frame uint8 (H, W, 3) -> uint8 (3, *size)."""
+    def resize(self, frames: NDArray[np.uint8]) -> Tensor:
+        """The region of frames uint8 (N, H, W, 3) -> uint8 (N, 3, *size)."""
         top, left, height, width = self.region
-        region = torch.from_numpy(frame)[top : top + height, left : left + width]
-        return resize(region.permute(2, 0, 1)[None], self.size)[0]
+        region = torch.from_numpy(frames)[:, top : top + height, left : left + width]
+        return resize(region.permute(0, 3, 1, 2), self.size)
 
     def crops(self, image: Tensor) -> list[Tensor]:
         """The crops, each (3, crop_size, crop_size), of an image that `resize` gave."""

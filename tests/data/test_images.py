@@ -79,7 +79,7 @@ def test_random_area_stays_within_its_range() -> None:
     shares = []
     for seed in range(200):
         drawn = RandomArea((0.2, 0.5), 16, 0.0).draw(40, 60, np.random.default_rng(seed))
-        [crop] = drawn.crops(drawn.resize(frames[0]))
+        [crop] = drawn.crops(drawn.resize(frames)[0])
         assert crop.shape == (3, 16, 16)
         red, green = crop[0].float() / 4, crop[1].float() / 4
         height, width = (red[-1, 0] - red[0, 0]) * 16 / 15, (green[0, -1] - green[0, 0]) * 16 / 15

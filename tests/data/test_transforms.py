@@ -18,7 +18,7 @@ def coordinates(height: int, width: int, num_frames: int = 2) -> np.ndarray:
 def cut(transform: Transform, frames: np.ndarray, seed: int = 0) -> torch.Tensor:
     """(N, num_crops, 3, h, w)."""
     drawn = transform.draw(frames.shape[1], frames.shape[2], np.random.default_rng(seed))
-    return torch.stack([torch.stack(drawn.crops(drawn.resize(frame))) for frame in frames])
+    return torch.stack([torch.stack(drawn.crops(image)) for image in drawn.resize(frames)])
 
 
 def corner(crop: torch.Tensor) -> tuple[int, int]:
