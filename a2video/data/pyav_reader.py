@@ -28,6 +28,7 @@ ALLOWED_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc
 SKIPPING_CODECS = {"h264", "mpeg4"}
 MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers claim more, and decoders believe them
 OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # of the decoder here and of the one that FFmpeg uses when opening
+NO_PROBE = {"skip_frame": "all"}  # for the decoder that FFmpeg uses when opening
 # Most decoders mark damaged frames or raise an error; some do only when asked to, and some only write to the log.
 EXPLODING_CODECS = {"hevc", "mjpeg"}
 LOGGING_CODECS = {"ffv1", "msmpeg4", "wmv1", "wmv2"}
@@ -54,7 +55,7 @@ class PyAVReader(VideoReader):
         self._picture: tuple[int, int, int] | None = None  # width, height and rotation of every frame
         self._reformatter = VideoReformatter()
         self._is_closed = False
-        self._open()
+        self._open(probes=False)
         try:
             self._index = self._scan() if record is None else record.index
         except BaseException:
@@ -105,14 +106,23 @@ class PyAVReader(VideoReader):
     def _error(self, reason: str) -> VideoError:
         return VideoError(f"{self.path}: {reason}")
 
-    def _open(self) -> None:
-        """Opens the container and prepares its best video stream for reading on one thread."""
+    def _open(self, probes: bool) -> None:
+        """Opens the container and prepares its best video stream for reading on one thread.
+
+        With `probes` FFmpeg decodes some frames beforehand to find out how the stream orders them. Whoever knows
+        frames by their labels can do without, which saves up to two thirds of the time.
+        """
         existing_file(self.path)
         try:
             self._container = av.open(
                 f"file:{self.path.absolute()}",  # after this prefix FFmpeg takes any name literally
                 "r",
-                options={**OPTIONS, "protocol_whitelist": "file", "format_whitelist": ALLOWED_FORMATS},
+                options={
+                    **OPTIONS,
+                    **({} if probes else NO_PROBE),
+                    "protocol_whitelist": "file",
+                    "format_whitelist": ALLOWED_FORMATS,
+                },
                 metadata_errors="replace",
             )
         except av.FFmpegError as error:
@@ -255,7 +265,7 @@ class PyAVReader(VideoReader):
 
     def _decode_everything(self) -> Iterator[VideoFrame]:
         self._container.close()
-        self._open()  # leads exactly to the beginning in any format; seeking does not
+        self._open(probes=True)  # leads exactly to the beginning in any format; seeking does not
         number = 0
         try:
             for packet in self._container.demux(self._stream):

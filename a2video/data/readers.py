@@ -196,7 +196,7 @@ class ImageReader(VideoReader):
                 upright = ImageOps.exif_transpose(image)
                 if upright.mode.startswith("I"):  # 16 bits gray, which convert() would clip instead of scale
                     upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
-                self._frame = np.asarray(upright.convert("RGB"))
+                self._frame = np.array(upright.convert("RGB"))
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             found = "does not exist" if isinstance(error, FileNotFoundError) else "is no picture that can be decoded"
             raise VideoError(f"{path}: {found}; get the file again or leave it out of the list") from error
