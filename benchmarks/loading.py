@@ -34,7 +34,7 @@ from a2video.data.samplers import RandomClips, UniformClips
 from a2video.data.transforms import Cut, EvenCrops, RandomCrop
 from a2video.data.video_list import VideoList
 
-NUM_CLIPS = 24
+NUM_CLIPS = 20
 CLIPS = [  # video, num_frames, frame_stride, short side
     *[(video, t, s, side) for video in ("kinetics", "sparse") for t, s in ((8, 8), (16, 2)) for side in (128, 256)],
     *[("large", t, s, 256) for t, s in ((8, 8), (16, 2))],
@@ -192,7 +192,12 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parts = {"clips": clips, "views": views, "loaders": loaders, "memory": lambda all_videos, peers: memory(all_videos)}
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], help="what to measure (default: everything)")
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        choices=[*parts, []],
+        help="what to measure and print (default: everything, and write it down)",
+    )
     parser.add_argument("--without-peers", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -205,8 +210,11 @@ def main() -> None:
         ]
     missing = "\n".join(f"- not measured: {line}" for line in absent)
     where = circumstances(["torch", "av", "decord", "torchcodec", "pytorchvideo"])
-    name = "loading" if not options.parts else "loading_" + "_".join(options.parts)
-    write(name, "\n\n".join(["# Loading", where, missing, __doc__.split("\n\n", 2)[2].strip(), *sections]))
+    text = "\n\n".join(["# Loading", where, missing, __doc__.split("\n\n", 2)[2].strip(), *sections])
+    if options.parts or options.without_peers:
+        print(text)
+    else:
+        write("loading", text)
 
 
 if __name__ == "__main__":

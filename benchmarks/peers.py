@@ -23,7 +23,7 @@ Size = tuple[int, int]  # height and width in pixels
 Load = Callable[[Path, Sequence[int], float, Size], Tensor]
 
 
-def decord_then_torch(path: Path, indices: Sequence[int], fps: float, size: Size) -> Tensor:
+def decord_clip(path: Path, indices: Sequence[int], fps: float, size: Size) -> Tensor:
     """decord at full size, resized as ours."""
     import decord
 
@@ -31,15 +31,7 @@ def decord_then_torch(path: Path, indices: Sequence[int], fps: float, size: Size
     return resize(torch.from_numpy(video.get_batch(list(indices)).asnumpy()).permute(0, 3, 1, 2), size)
 
 
-def decord_own_resize(path: Path, indices: Sequence[int], fps: float, size: Size) -> Tensor:
-    """decord with its own resizing (not antialiased in the same way), the size known beforehand."""
-    import decord
-
-    video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1, width=size[1], height=size[0])
-    return torch.from_numpy(video.get_batch(list(indices)).asnumpy()).permute(0, 3, 1, 2)
-
-
-def torchcodec_then_torch(path: Path, indices: Sequence[int], fps: float, size: Size) -> Tensor:
+def torchcodec_clip(path: Path, indices: Sequence[int], fps: float, size: Size) -> Tensor:
     """torchcodec in its exact mode, resized as ours."""
     from torchcodec.decoders import VideoDecoder
 
@@ -78,9 +70,8 @@ def _import_pytorchvideo() -> tuple[Any, Any, Any]:
 
 
 PEERS: dict[str, Load] = {
-    "decord": decord_then_torch,
-    "decord, own resize": decord_own_resize,
-    "torchcodec": torchcodec_then_torch,
+    "decord": decord_clip,
+    "torchcodec": torchcodec_clip,
     "pytorchvideo (PyAV)": _pytorchvideo("pyav"),
     "pytorchvideo (decord)": _pytorchvideo("decord"),
 }
