@@ -96,6 +96,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.predict_list = predict_list
         self.root = root
         self.allow_missing = allow_missing
+        self.reader = reader
         cache = None if metadata is None else MetadataCache(metadata)
         self.open_it = partial(open_video, reader=reader, cache=cache)
         self.class_source = class_names or train_list or val_list or test_list

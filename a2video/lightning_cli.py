@@ -175,6 +175,7 @@ class ExperimentCLI(LightningCLI):
             self.model.errors,
             self.datamodule.preprocessing,
             self.config[self.subcommand].ckpt_path,
+            f"{self.datamodule.reader.__module__}.{self.datamodule.reader.__qualname__}",
         )
 
     def _report_errors(self, outcome: Outcome) -> None:

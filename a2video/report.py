@@ -35,6 +35,7 @@ class Outcome:
         errors: (video_index, message) of those.
         preprocessing: with the views that were averaged.
         checkpoint: the file the weights came from.
+        reader: import path of what decoded the videos.
     """
 
     videos: VideoList
@@ -42,6 +43,7 @@ class Outcome:
     errors: list[tuple[int, str]]
     preprocessing: Preprocessing
     checkpoint: str
+    reader: str
 
     @property
     def probs(self) -> NDArray[np.float32]:
@@ -96,6 +98,7 @@ def summarize(outcome: Outcome) -> dict[str, Any]:
         "failed": [{"path": str(videos.paths[index]), "error": message} for index, message in outcome.errors],
         "class_names": list(videos.class_names),
         "preprocessing": outcome.preprocessing.to_dict(),
+        "reader": outcome.reader,
         "versions": {name: version(name) for name in ("a2video", "torch", "lightning", "av", "numpy")}
         | {"python": platform.python_version()},
     }
