@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -16,9 +15,13 @@ from torch.nn.functional import cross_entropy
 from a2video.bad_videos import BadVideos
 from a2video.data.dataset import Batch
 from a2video.data.transforms import Preprocessing
+from a2video.ema import TRAINING_KEY, Ema
 from a2video.errors import InputError
+from a2video.freezing import Freeze
 from a2video.inference import CHECKPOINT_KEY, score_views
 from a2video.models.inflate import Inflation, load_pretrained
+from a2video.optimizers import OptimizerBuilder
+from a2video.scheduled_lr import ScheduledLR, check_warmup, monitored_value, run_of
 from a2video.schedules import Schedule
 from a2video.video_accuracy import VideoAccuracy, top_accuracy
 
@@ -28,6 +31,7 @@ class DescribedData(Protocol):
 
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    batch_size: int
 
 
 class Recognizer(pl.LightningModule):
@@ -37,10 +41,10 @@ class Recognizer(pl.LightningModule):
 
     Args:
         network: the network; one made by a builder of a2video.models can be rebuilt from the checkpoint alone.
-        lr: base learning rate of SGD with Nesterov momentum.
-        momentum: in [0, 1).
-        weight_decay: on all parameters.
-        schedule: factor on lr at each optimiser step; constant when None.
+        optimizer: a2video.optimizers.Sgd as in the paper, or AdamW.
+        schedule: factor on the learning rate at each optimizer step; constant when None.
+        label_smoothing: the share of each training label that is spread over all classes, in [0, 1).
+        freeze: what is not trained.
         channels_last: keep weights and clips in torch's channels_last layout, which is often faster.
         pretrained: a weights file to start training from (see a2video.models.load_pretrained); ImageNet weights and
             2D networks of ours are inflated.
@@ -50,27 +54,25 @@ class Recognizer(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        lr: float = 0.1,
-        momentum: float = 0.9,
-        weight_decay: float = 1e-4,
+        optimizer: OptimizerBuilder,
         schedule: Schedule | None = None,
+        label_smoothing: float = 0.0,
+        freeze: Freeze | None = None,
         channels_last: bool = False,
         pretrained: str | None = None,
         inflate: Inflation = "center",
     ) -> None:
         super().__init__()
-        if lr < 0 or not 0 <= momentum < 1 or weight_decay < 0:
-            raise InputError(
-                "expected model.lr >= 0, model.momentum in [0, 1) and model.weight_decay >= 0, "
-                f"got {lr}, {momentum} and {weight_decay}"
-            )
-        if not any(parameter.requires_grad for parameter in network.parameters()):
-            raise InputError(f"model.network {type(network).__name__} has no parameter to train: give a network")
+        if not 0 <= label_smoothing < 1:
+            raise InputError(f"model.label_smoothing must be in [0, 1), got {label_smoothing}")
         self.network = network
-        self.lr = lr
-        self.momentum = momentum
-        self.weight_decay = weight_decay
+        self.optimizer = optimizer
         self.schedule = schedule
+        self.label_smoothing = label_smoothing
+        self.frozen = freeze or Freeze()
+        self.frozen.stop_gradients(network)
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise InputError(f"model.network {type(network).__name__} has no parameter to train: give one, freeze less")
         self.pretrained = pretrained
         self.inflate = inflate
         formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
@@ -80,6 +82,13 @@ class Recognizer(pl.LightningModule):
         self.class_names: tuple[str, ...] = ()
         self.scores: dict[str, Tensor] = {}  # of the last validation, test or prediction; see VideoAccuracy.compute
         self.errors: list[tuple[int, str]] = []  # (video_index, message) of videos that could not be read
+        self.train()
+
+    def train(self, mode: bool = True) -> Self:
+        """What is frozen stays in evaluation mode."""
+        super().train(mode)
+        self.frozen.set_modes(self.network)
+        return self
 
     @property
     def data(self) -> DescribedData:
@@ -132,18 +141,25 @@ class Recognizer(pl.LightningModule):
         logits = self(batch["clips"].flatten(0, 1))
         labels = batch["labels"].repeat_interleave(batch["clips"].shape[1], dim=0)
         if labels.ndim == 2:  # shares of each class, from mixup or cutmix
-            loss, labels = cross_entropy(logits, labels.to(logits.dtype)), labels.argmax(1)
+            loss = cross_entropy(logits, labels.to(logits.dtype), label_smoothing=self.label_smoothing)
+            labels = labels.argmax(1)
         else:
-            loss = cross_entropy(logits, labels)
+            loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         if not torch.isfinite(loss):
             raise InputError(
-                f"the training loss is {loss.item()} at step {self.global_step}: lower model.lr (now {self.lr}), or "
-                "give the schedule more warmup_steps"
+                f"the training loss is {loss.item()} at step {self.global_step}: lower model.optimizer.lr (now "
+                f"{self.optimizer.lr}), or give the schedule more warmup_steps"
             )
         top = {f"train/top{k}": top_accuracy(logits, labels, k) for k in (1, 5)}
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict(top, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels), sync_dist=True)
+        self.log("train/epoch_loss", loss, on_step=False, on_epoch=True, batch_size=len(labels), sync_dist=True)
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Lets the schedule know how the epoch went."""
+        if self.schedule is not None and self.schedule.monitor is not None:
+            cast(ScheduledLR, self.lr_schedulers()).observe(monitored_value(self.trainer, self.schedule.monitor))
 
     def on_validation_epoch_start(self) -> None:
         """Forgets earlier scores."""
@@ -218,27 +234,19 @@ class Recognizer(pl.LightningModule):
         self.errors = sorted({(index, message) for index, message in self.errors})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """SGD with Nesterov momentum and the schedule, stepped after each update."""
-        optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            self.lr,
-            momentum=self.momentum,
-            weight_decay=self.weight_decay,
-            nesterov=self.momentum > 0,
-        )
+        """The optimizer of what is not frozen, and the schedule, stepped after each update."""
+        optimizer = self.optimizer.build(self.network)
         if self.schedule is None:
             return {"optimizer": optimizer}
-        schedule, num_steps = self.schedule, int(self.trainer.estimated_stepping_batches)
-        if schedule.warmup_steps > 0.2 * num_steps:
-            rank_zero_info(
-                f"Warm-up takes {schedule.warmup_steps} of {num_steps} steps: consider fewer "
-                "model.schedule.init_args.warmup_steps"
-            )
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: schedule.factor(step, num_steps))
+        run = run_of(self.trainer, self.data.batch_size)
+        check_warmup(self.schedule, run)
+        scheduler = ScheduledLR(optimizer, self.schedule, run)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds what inference needs: the network's description, class names and preprocessing, all plain data."""
+        if (ema := Ema.of(self.trainer)) is not None:
+            ema.put_into(checkpoint, with_training="callbacks" in checkpoint)
         checkpoint[CHECKPOINT_KEY] = {
             "network": getattr(self.network, "description", None),
             "class_names": list(self.class_names),
@@ -253,6 +261,10 @@ class Recognizer(pl.LightningModule):
         ours = checkpoint.get(CHECKPOINT_KEY)
         if ours is None:
             raise InputError("this checkpoint was not written by a2video: give a .ckpt file that `a2video fit` wrote")
+        if self.trainer.state.fn == "fit" and TRAINING_KEY in checkpoint and Ema.of(self.trainer) is None:
+            raise InputError(
+                "the checkpoint has averages of its weights: put a2video.ema.Ema into trainer.callbacks again"
+            )
         self.class_names = self.class_names or tuple(ours["class_names"])
         here = {
             "model.network": getattr(self.network, "description", None),

@@ -79,7 +79,9 @@ model:
   network:
     class_path: a2video.models.a2net_tiny
     init_args: {{num_classes: 2}}
-  lr: 0.05
+  optimizer:
+    class_path: a2video.optimizers.Sgd
+    init_args: {{lr: 0.05}}
   schedule:
     class_path: a2video.schedules.Cosine
     init_args: {{warmup_steps: 2}}

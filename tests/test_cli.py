@@ -296,16 +296,16 @@ class TestWrongInput:
         assert "no residual block is named 'conv9.9'" in fails(capsys, *fit, '--model.network.places=["conv9.9"]')
         assert "num_crops must be 1 or 3, got 2" in fails(capsys, *fit, "--data.preprocessing.num_crops=2")
         assert "accelerator" in fails(capsys, *fit, "--trainer.accelerator=abacus")
-        assert "expected model.lr >= 0" in fails(capsys, *fit, "--model.lr=-1")
+        assert "expected model.optimizer.lr >= 0" in fails(capsys, *fit, "--model.optimizer.lr=-1")
         assert "ratio must be at least 1, got 0" in fails(capsys, *fit, "--model.network.ratio=0")
         assert "has no parameter to train" in fails(capsys, *fit, "--model.network=torch.nn.Identity")
         assert "seed_everything must be at least 0" in fails(capsys, *fit, "--seed_everything=-1")
         assert "default_root_dir is null" in fails(capsys, *fit, "--trainer.default_root_dir=null")
         message = fails(capsys, *fit, "--data.preprocessing.num_frames=1")
         assert "does not take clips of data.preprocessing: input must be at least (2, 8, 8)" in message
-        message = fails(capsys, *fit, "--model.lr=1e30", "--model.schedule=null", "--trainer.max_epochs=9")
+        message = fails(capsys, *fit, "--model.optimizer.lr=1e30", "--model.schedule=null", "--trainer.max_epochs=9")
         assert "the training loss is" in message
-        assert "lower model.lr" in message
+        assert "lower model.optimizer.lr" in message
         message = fails(capsys, *fit, f"--model.pretrained={tmp_path / 'none.pth'}")
         assert "model.pretrained: " in message
         assert "none.pth does not exist" in message
@@ -443,7 +443,7 @@ def test_fine_tuning_from_pretrained_weights(
     trained: Path, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = write_config(tmp_path)
-    options = ["--model.lr=0", "--trainer.max_epochs=1", f"--model.pretrained={trained / 'best.ckpt'}"]
+    options = ["--model.optimizer.lr=0", "--trainer.max_epochs=1", f"--model.pretrained={trained / 'best.ckpt'}"]
     main(["fit", "--config", str(config), *options])
     assert "weights loaded, 0 inflated" in capsys.readouterr().out
     before, after = (

@@ -16,6 +16,8 @@ ALLOWED = {  # what a part may import besides the standard library
     "inference.py": {"torch", "a2video.data", "a2video.models", "a2video.errors"},
     "augment.py": {"torch", "numpy", "kornia", "a2video.errors"},
     "schedules.py": {"a2video.errors"},
+    "optimizers.py": {"torch", "a2video.errors"},
+    "freezing.py": {"torch", "a2video.errors", "a2video.optimizers"},
     "errors.py": set(),
 }
 

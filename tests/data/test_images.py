@@ -107,4 +107,6 @@ def test_the_imagenet_config_trains_tests_and_inflates(pictures: Path, tmp_path:
     places = torch.load(tmp_path / "best.ckpt", weights_only=True)["a2video"]["network"]["arguments"]["places"]
     report = load_pretrained(slow_resnet50(5, places=places), tmp_path / "best.ckpt")
     assert report.new == report.unused == []
-    assert yaml.safe_load(config.read_text())["model"]["lr"] == pytest.approx(0.1**0.5, abs=1e-3)
+    assert yaml.safe_load(config.read_text())["model"]["optimizer"]["init_args"]["lr"] == pytest.approx(
+        0.1**0.5, abs=1e-3
+    )
