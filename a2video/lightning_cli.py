@@ -30,6 +30,7 @@ HARMLESS_WARNINGS = [
     r"Checkpoint directory .* exists and is not empty",
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
     r"predict returned None",
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # those of model.freeze
     r"The number of training batches .* is smaller than the logging interval",
     r"LightningCLI's args parameter is intended to run from within Python",
 ]

@@ -102,14 +102,14 @@ def test_wrong_numbers() -> None:
 
 def test_two_steps_of_a_fit(tmp_path: Path) -> None:
     # gradients -x sigmoid(-w x): -0.5, then -0.4762678; v: -0.5, -0.9262678; w += 0.1 (0.95, 1.3099088)
-    record, _ = fit(Recognizer(OneWeight(), Sgd(0.1, weight_decay=0)), TinyData([1, 1]), tmp_path, max_epochs=1)
+    record, _ = fit(Recognizer(OneWeight(), Sgd(0.1, weight_decay=0)), TinyData.of([1, 1]), tmp_path, max_epochs=1)
     assert record.weights == pytest.approx([0.095, 0.2259909], abs=1e-7)
 
 
 def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
     # the mean of the gradients at w = 0 of x = 1 and x = 3 is -(0.5 + 1.5) / 2 = -1; the last batch is a step alone
     module = Recognizer(OneWeight(), Sgd(0.1, momentum=0, weight_decay=0))
-    record, trainer = fit(module, TinyData([1, 3, 1]), tmp_path, max_epochs=1, accumulate_grad_batches=2)
+    record, trainer = fit(module, TinyData.of([1, 3, 1]), tmp_path, max_epochs=1, accumulate_grad_batches=2)
     assert trainer.global_step == 2
     # the lone batch counts half: Lightning divides by 2 nevertheless; sigmoid(-0.1) = 0.4750208
     assert record.weights == pytest.approx([0.1, 0.1 + 0.1 * 0.4750208 / 2], abs=1e-7)
@@ -117,7 +117,7 @@ def test_accumulated_batches_are_one_step(tmp_path: Path) -> None:
 
 def test_clipped_gradients(tmp_path: Path) -> None:
     module = Recognizer(OneWeight(), Sgd(0.1, momentum=0, weight_decay=0))
-    record, _ = fit(module, TinyData([1]), tmp_path, max_epochs=1, gradient_clip_val=0.25)
+    record, _ = fit(module, TinyData.of([1]), tmp_path, max_epochs=1, gradient_clip_val=0.25)
     assert record.weights == pytest.approx([0.025], abs=1e-6)  # -0.5 clipped to the norm 0.25
 
 
@@ -128,7 +128,7 @@ def test_label_smoothing(tmp_path: Path, label: object, smoothed: float) -> None
     network = OneWeight()
     network.w.data.fill_(-0.4)
     module = Recognizer(network, Sgd(0), label_smoothing=0.2)
-    _, trainer = fit(module, TinyData([1], [label]), tmp_path, max_epochs=1, limit_val_batches=0)
+    _, trainer = fit(module, TinyData.of([1], [label]), tmp_path, max_epochs=1, limit_val_batches=0)
     assert float(trainer.callback_metrics["train/epoch_loss"]) == pytest.approx(smoothed, abs=1e-6)
 
 

@@ -77,7 +77,7 @@ class StopAt(pl.Callback):
 def rates(schedule: Schedule, tmp_path: Path, **options: Any) -> list[float]:
     """Of five batches an epoch, each with one video."""
     module = Recognizer(OneWeight(), Sgd(1.0, lr_factors={"w": 0.5}), schedule)
-    return fit(module, TinyData([1] * 5), tmp_path, **options)[0].rates
+    return fit(module, TinyData.of([1] * 5), tmp_path, **options)[0].rates
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_plateau_falls_with_the_next_epoch_and_is_kept_in_checkpoints(tmp_path: 
     assert through == pytest.approx([0.5] * 15 + [0.05] * 10 + [0.005] * 5)
     first = rates(plateau, tmp_path, max_epochs=2)
     module = Recognizer(OneWeight(), Sgd(1.0, lr_factors={"w": 0.5}), plateau)
-    rest, _ = fit(module, TinyData([1] * 5), tmp_path, checkpoint=tmp_path / "last.ckpt", max_epochs=6)
+    rest, _ = fit(module, TinyData.of([1] * 5), tmp_path, checkpoint=tmp_path / "last.ckpt", max_epochs=6)
     assert first + rest.rates == through
     weights = [torch.load(p / "last.ckpt", weights_only=True)["state_dict"] for p in (tmp_path, tmp_path / "through")]
     assert torch.equal(weights[0]["network.w"], weights[1]["network.w"])

@@ -27,39 +27,44 @@ class OneWeight(nn.Module):
         return torch.stack([self.w * x, 0 * x], 1)
 
 
-class Batches:
-    """Takes the place of a loader: a batch of one video for each value."""
+def batch_of(clips: Tensor, labels: Sequence[Any]) -> dict[str, Any]:
+    """Clips (B, 3, T, H, W) in [0, 1], one of each video."""
+    indices = torch.arange(len(clips))
+    return {"clips": 255 * clips[:, None], "labels": torch.tensor(labels), "video_indices": indices, "errors": []}
 
-    def __init__(self, values: Sequence[float], labels: Sequence[Any]) -> None:
-        self.values, self.labels = values, labels
+
+class Batches:
+    """Takes the place of a loader."""
+
+    def __init__(self, batches: Sequence[dict[str, Any]]) -> None:
+        self.batches = batches
         self.batch_sampler = self.sampler = self
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.values)
+        return len(self.batches)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for index, (value, label) in enumerate(zip(self.values, self.labels, strict=True)):
-            clips = torch.full((1, 1, 3, 1, 1, 1), 255 * value)
-            yield {
-                "clips": clips,
-                "labels": torch.tensor([label]),
-                "video_indices": torch.tensor([index]),
-                "errors": [],
-            }
+        return iter(self.batches)
 
 
 class TinyData(pl.LightningDataModule):
-    """Batches of one video each; validation is on the same."""
+    """Training and validation on the same batches."""
 
-    def __init__(self, values: Sequence[float], labels: Sequence[Any] | None = None) -> None:
+    def __init__(self, batches: Sequence[dict[str, Any]]) -> None:
         super().__init__()
-        self.batches = Batches(values, labels or [0] * len(values))
+        self.batches = Batches(batches)
         self.class_names = ("a", "b")
         self.preprocessing = Preprocessing(1, 1, 1, 1, 1, 1, mean=(0, 0, 0), std=(1, 1, 1))
         self.batch_size = 1
+
+    @classmethod
+    def of(cls, values: Sequence[float], labels: Sequence[Any] | None = None) -> TinyData:
+        """Batches of one video, each a constant."""
+        pairs = zip(values, labels or [0] * len(values), strict=True)
+        return cls([batch_of(torch.full((1, 3, 1, 1, 1), float(value)), [label]) for value, label in pairs])
 
     def train_dataloader(self) -> Batches:
         return self.batches
@@ -103,6 +108,8 @@ def fit(
         **options,
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", r"`isinstance\(treespec|.*Checkpoint directory|.*Be aware that when using")
+        warnings.filterwarnings(
+            "ignore", r"`isinstance\(treespec|.*Checkpoint directory|.*Be aware that when using|Found \d+ module"
+        )
         trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
     return record, trainer
