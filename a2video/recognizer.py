@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from a2video.bad_videos import BadVideos
+from a2video.compatibility import refuse_other_training
 from a2video.data.dataset import Batch
 from a2video.data.transforms import Preprocessing
 from a2video.ema import TRAINING_KEY, Ema
@@ -140,11 +141,9 @@ class Recognizer(pl.LightningModule):
         """Mean cross-entropy over the clips of the batch; of mixed clips the larger part counts for accuracy."""
         logits = self(batch["clips"].flatten(0, 1))
         labels = batch["labels"].repeat_interleave(batch["clips"].shape[1], dim=0)
-        if labels.ndim == 2:  # shares of each class, from mixup or cutmix
-            loss = cross_entropy(logits, labels.to(logits.dtype), label_smoothing=self.label_smoothing)
-            labels = labels.argmax(1)
-        else:
-            loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        targets = labels.to(logits.dtype) if labels.ndim == 2 else labels  # shares of each class, from mixup or cutmix
+        loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+        labels = labels.argmax(1) if labels.ndim == 2 else labels
         if not torch.isfinite(loss):
             raise InputError(
                 f"the training loss is {loss.item()} at step {self.global_step}: lower model.optimizer.lr (now "
@@ -254,10 +253,7 @@ class Recognizer(pl.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint made for other classes, another network or another preprocessing.
-
-        The views of a test (num_clips, num_crops) may differ.
-        """
+        """Refuses a checkpoint that does not fit, see refuse_other_training."""
         ours = checkpoint.get(CHECKPOINT_KEY)
         if ours is None:
             raise InputError("this checkpoint was not written by a2video: give a .ckpt file that `a2video fit` wrote")
@@ -266,19 +262,4 @@ class Recognizer(pl.LightningModule):
                 "the checkpoint has averages of its weights: put a2video.ema.Ema into trainer.callbacks again"
             )
         self.class_names = self.class_names or tuple(ours["class_names"])
-        here = {
-            "model.network": getattr(self.network, "description", None),
-            "the data's class names": list(self.class_names),
-        }
-        there = {"model.network": ours["network"], "the data's class names": ours["class_names"]}
-        trained = Preprocessing.from_dict(ours["preprocessing"]).to_dict()  # with defaults for what is newer than it
-        for name, value in self.data.preprocessing.to_dict().items():
-            if name not in ("num_clips", "num_crops"):
-                here[f"data.preprocessing.{name}"] = value
-                there[f"data.preprocessing.{name}"] = trained[name]
-        for name, value in here.items():
-            if value != there[name]:
-                raise InputError(
-                    f"the checkpoint was trained with {name} = {there[name]}, but here it is {value}: use the "
-                    "checkpoint's own"
-                )
+        refuse_other_training(ours, self.network, self.class_names, self.data.preprocessing)
