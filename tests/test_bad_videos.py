@@ -34,7 +34,9 @@ def write_list(path: Path, small_data: Path, split: str, bad: dict[str, str]) ->
 
 
 def bad_rows(out: Path) -> list[tuple[str, str, str]]:
-    """(name, rank, epoch) in bad_videos.csv."""
+    """(name, rank, epoch) in bad_videos.csv, which is there only if a video was bad."""
+    if not (out / "bad_videos.csv").exists():
+        return []
     with (out / "bad_videos.csv").open(encoding="utf-8") as file:
         return [(Path(row["path"]).name, row["rank"], row["epoch"]) for row in csv.DictReader(file)]
 
