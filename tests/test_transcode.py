@@ -160,7 +160,9 @@ def test_times_sound_and_rotation(tmp_path: Path) -> None:
     assert [number for number, (_, is_key) in enumerate(packets(tmp_path / "out" / "a.mp4")) if is_key] == [0, 5, 10]
 
 
-@pytest.mark.parametrize("codec", ["libx265", "libvpx-vp9", "mpeg4", "libsvtav1", "ffv1"])
+@pytest.mark.parametrize(
+    "codec", ["libx265", "libvpx-vp9", "mpeg4", "libsvtav1", "ffv1", "mpeg2video", "mpeg1video", "msmpeg4"]
+)
 def test_codecs(codec: str, tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", scene(10, 64, 80))
     target = tmp_path / "b.mkv"
@@ -296,6 +298,6 @@ def test_shared_videos(name: str, shared: Path, tmp_path: Path) -> None:
 
 
 def test_damage_in_the_middle(shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"corrupted\.mp4: cannot be decoded to its end"):
+    with pytest.raises(InputError, match=r"corrupted\.mp4: only \d+ frames can be decoded"):
         reencode(Job(shared / "videos" / "corrupted.mp4", tmp_path / "a.mp4"), Settings())
     assert not list(tmp_path.iterdir())

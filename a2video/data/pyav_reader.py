@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -98,6 +99,34 @@ class PyAVReader(VideoReader):
             container=self._container.format.name,
         )
 
+    def decode_all(self) -> Iterator[VideoFrame]:
+        """Decodes every frame from the beginning, in order, whatever the index says; ask for nothing else meanwhile.
+
+        Raises:
+            VideoError: a frame is damaged, or differs in size or rotation from the first.
+        """
+        if self._is_closed:
+            raise ValueError(f"the reader of {self.path} is closed")
+        self._is_at_start = False
+        self._container.close()
+        self._open(probes=True)  # leads exactly to the beginning in any format; seeking does not
+        number = 0
+        try:
+            for packet in self._container.demux(self._stream):
+                for frame in self._decode_packet(packet if packet.size else None):
+                    self._check(frame, number)
+                    if frame.is_corrupt:
+                        raise self._error(f"frame {number} is damaged; {REPAIR}")
+                    yield frame
+                    number += 1
+        except av.FFmpegError as error:
+            raise self._error(f"only {number} frames can be decoded ({error.strerror}); {REPAIR}") from error
+
+    @property
+    def pixel_aspect(self) -> Fraction | None:
+        """Width of a stored pixel divided by its height; None if the file does not tell."""
+        return self._codec.sample_aspect_ratio or None
+
     def close(self) -> None:
         """Releases the file."""
         self._is_closed = True
@@ -164,7 +193,7 @@ class PyAVReader(VideoReader):
             raise self._error(f"is cut off after {num_packets} of {num_listed} packets; get the file again")
         if index is not None:
             return index
-        times = [frame.pts for frame in self._decode_everything()]
+        times = [frame.pts for frame in self.decode_all()]
         if not times:
             raise self._error("has no frames; get the file again or leave it out of the list")
         known = np.array([-1 if time is None else time for time in times], np.int64)
@@ -249,7 +278,7 @@ class PyAVReader(VideoReader):
         times = self._index.times
         held: deque[tuple[int, VideoFrame]] = deque()  # until those have come out whole that it may refer to
         place = number = 0
-        for number, frame in enumerate(self._decode_everything()):
+        for number, frame in enumerate(self.decode_all()):
             if len(times) and frame.pts != times[number]:
                 raise self._error(f"frame {number} does not come at its time, {times[number]}; {REPAIR}")
             if place < len(wanted) and number == wanted[place]:
@@ -262,21 +291,6 @@ class PyAVReader(VideoReader):
         if place < len(wanted):
             raise self._error(f"only {number + 1} of {len(self)} frames can be decoded; {REPAIR}")
         yield from (self._to_rgb(frame) for _, frame in held)
-
-    def _decode_everything(self) -> Iterator[VideoFrame]:
-        self._container.close()
-        self._open(probes=True)  # leads exactly to the beginning in any format; seeking does not
-        number = 0
-        try:
-            for packet in self._container.demux(self._stream):
-                for frame in self._decode_packet(packet if packet.size else None):
-                    self._check(frame, number)
-                    if frame.is_corrupt:
-                        raise self._error(f"frame {number} is damaged; {REPAIR}")
-                    yield frame
-                    number += 1
-        except av.FFmpegError as error:
-            raise self._error(f"only {number} frames can be decoded ({error.strerror}); {REPAIR}") from error
 
     def _decode_packet(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """Decodes a packet, or what is left after the last; raises an FFmpegError if the decoder reports damage."""
