@@ -296,13 +296,15 @@ class PyAVReader(VideoReader):
         """Decodes a packet, or what is left after the last; raises an FFmpegError if the decoder reports damage."""
         if self._codec.name not in LOGGING_CODECS:
             return self._codec.decode(packet)
-        level = av.logging.get_level()
+        level, skips_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
         av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)  # what was said of another packet, or file, counts again
         try:
             with av.logging.Capture() as logs:
                 frames = self._codec.decode(packet)
         finally:
             av.logging.set_level(level)
+            av.logging.set_skip_repeated(skips_repeated)
         if logs:
             raise av.InvalidDataError(1, logs[0][2].strip())
         return frames
