@@ -19,6 +19,8 @@ from a2video.data.video_list import NO_LABEL, VideoList, read_class_names, read_
 from a2video.data.watched_loader import WatchedLoader
 from a2video.errors import InputError
 
+NUM_LOOKED_UP = 20  # videos of a list that are looked up to tell whether a metadata cache belongs to it
+
 
 class VideoDataModule(pl.LightningDataModule):
     """The videos of one experiment.
@@ -97,8 +99,8 @@ class VideoDataModule(pl.LightningDataModule):
         self.root = root
         self.allow_missing = allow_missing
         self.reader = reader
-        cache = None if metadata is None else MetadataCache(metadata)
-        self.open_it = partial(open_video, reader=reader, cache=cache)
+        self.cache = None if metadata is None else MetadataCache(metadata)
+        self.open_it = partial(open_video, reader=reader, cache=self.cache)
         self.class_source = class_names or train_list or val_list or test_list
         self.train_sampler = _train_sampler(train_sampler, preprocessing)
         short_side = train_short_side or (preprocessing.short_side, preprocessing.short_side)
@@ -138,6 +140,8 @@ class VideoDataModule(pl.LightningDataModule):
                 self.videos[name] = listed.present() if name == "train" else listed
             elif name != "val" or stage == "validate":
                 raise InputError(f"data.{name}_list is not set: give a list or a folder of class folders")
+        if self.cache is not None:
+            self._look_up(self.cache)
         num_devices = self.trainer.world_size if self.trainer else 1
         for name, source in lists.items():
             if source is not None:
@@ -161,6 +165,15 @@ class VideoDataModule(pl.LightningDataModule):
             num_listed, num_present = len(videos) + videos.num_left_out, len(videos) - len(videos.missing)
             fate = "counted as not readable" if videos.missing else "left out"
             rank_zero_info(f"{name}: {num_present:,} of {num_listed:,} listed videos are present; the rest is {fate}")
+
+    def _look_up(self, cache: MetadataCache) -> None:
+        """Says so if the cache is of no use; raises InputError if it is none."""
+        for videos in self.videos.values():
+            if not any(cache.get(path) for path in videos.paths[:NUM_LOOKED_UP]):
+                rank_zero_info(
+                    f"{cache.path} knows none of the first {min(NUM_LOOKED_UP, len(videos))} videos of "
+                    f"{videos.source} as they are now: write it anew with data_prep/verify.py"
+                )
 
     def train_dataloader(self) -> WatchedLoader:
         """Shuffled clips of train_sampler; an epoch takes each video once, but replaces those that are bad."""
@@ -230,11 +243,12 @@ def _train_sampler(sampler: ClipSampler | None, p: Preprocessing) -> ClipSampler
     """The sampler itself if its clips fit the network, or the default one."""
     if sampler is None:
         return RandomClips(p.num_frames, p.frame_stride, target_fps=p.target_fps, short=p.short)
-    if sampler.num_frames != p.num_frames:
-        raise InputError(
-            f"data.train_sampler takes clips of {sampler.num_frames} frames, but data.preprocessing.num_frames is "
-            f"{p.num_frames}: make them equal"
-        )
+    for name in ("num_frames", "target_fps", "short"):
+        if getattr(sampler, name) != getattr(p, name):
+            raise InputError(
+                f"data.train_sampler has {name} = {getattr(sampler, name)}, but data.preprocessing.{name} is "
+                f"{getattr(p, name)}: make them equal, so that the network is tested on what it was trained on"
+            )
     if sampler.num_clips is None:
         raise InputError(
             f"data.train_sampler {type(sampler).__name__} takes a different number of clips from each video, which "

@@ -20,7 +20,15 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from a2video.data.metadata import VideoRecord
-from a2video.data.packet_index import PacketIndex, may_be_referred_to, packets, scan, stated_bytes
+from a2video.data.packet_index import (
+    PacketIndex,
+    may_be_referred_to,
+    nothing,
+    packets,
+    scan,
+    stated_bytes,
+    time_base_of,
+)
 from a2video.data.readers import Frames, StartOverError, VideoError, VideoReader, existing_file
 
 # What FFmpeg may open: self-contained files; no playlists, which name other files, and no devices.
@@ -63,7 +71,13 @@ class PyAVReader(VideoReader):
             self.close()
             raise
         self._is_at_start = record is not None
-        self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        self.fps = float(self._rate())
+
+    def _rate(self) -> Fraction:
+        ticks = self._index.times
+        if self._container.format.name == "avi" and len(ticks) > 1:  # it states how often a frame may come
+            return (len(ticks) - 1) / (int(ticks[-1] - ticks[0]) * self._index.time_base)
+        return self._stream.average_rate or self._stream.guessed_rate or Fraction(0)
 
     def __len__(self) -> int:
         """The number of frames."""
@@ -198,9 +212,8 @@ class PyAVReader(VideoReader):
             raise self._error("has no frames; get the file again or leave it out of the list")
         known = np.array([-1 if time is None else time for time in times], np.int64)
         is_rising = None not in times and bool((np.diff(known) > 0).all())
-        time_base = self._stream.time_base
-        if is_rising and time_base is not None:
-            return PacketIndex(len(times), times=known, time_base=time_base)
+        if is_rising:
+            return PacketIndex(len(times), times=known, time_base=time_base_of(self._stream))
         return PacketIndex(len(times))
 
     def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
@@ -275,12 +288,12 @@ class PyAVReader(VideoReader):
 
     def _decode_counting(self, wanted: Sequence[int]) -> Iterator[Frames]:
         """Decodes from the beginning, every frame."""
-        times = self._index.times
+        times = nothing() if self._container.format.name == "avi" else self._index.times  # there none is in the frames
         held: deque[tuple[int, VideoFrame]] = deque()  # until those have come out whole that it may refer to
         place = number = 0
         for number, frame in enumerate(self.decode_all()):
-            if len(times) and frame.pts != times[number]:
-                raise self._error(f"frame {number} does not come at its time, {times[number]}; {REPAIR}")
+            if len(times) and (number >= len(times) or frame.pts != times[number]):
+                raise self._error(f"frame {number} does not come at its time; {REPAIR}")
             if place < len(wanted) and number == wanted[place]:
                 held.append((number, frame))
                 place += 1

@@ -8,11 +8,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from torch._utils import ExceptionWrapper
-from videos import NUM_FRAMES, OPEN_GOP, X264, check_all_access, encode, read_number, remux, truth, turn
+from videos import NUM_FRAMES, OPEN_GOP, VFR_TIMES, X264, check_all_access, encode, read_number, remux, truth, turn
 
+from a2video.data.dataset import load_test_views
 from a2video.data.pyav_reader import PyAVReader
 from a2video.data.readers import VideoError, VideoReader, open_video
+from a2video.data.transforms import Preprocessing, resize, short_side_size
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "videos"
 
@@ -385,3 +388,33 @@ def test_shared_video(name, num_frames, num_right, shape):
         assert np.array_equal(video.get_frames(range(num_right)), images)
         with pytest.raises(VideoError, match=f"only {num_right} frames can be decoded"):
             video.get_frames([num_right + 1])  # after `num_right` itself the damaged packet need not be decoded
+
+
+@pytest.mark.parametrize(("codec", "num_bidirectional"), [("mpeg4", 0), ("libx264", 0), ("mpeg4", 2), ("libx264", 2)])
+def test_times_of_an_avi_with_gaps(folder, codec, num_bidirectional):
+    """FFmpeg writes empty chunks where no frame is due: the stated rate is not that of the frames.
+
+    With B pictures only the times of decoding are in the file, which gaps before and after differ from a little.
+    """
+    options = {"bf": str(num_bidirectional), "g": "12"}
+    expected = np.array(VFR_TIMES) - VFR_TIMES[0]
+    path = encode(folder / f"gaps_{codec}_{num_bidirectional}.avi", codec, options=options, times=expected.tolist())
+    with open_video(path) as video:
+        np.testing.assert_allclose(video.times * 25, expected, atol=5 if num_bidirectional else 1e-9)
+        assert video.fps == pytest.approx(25 * (NUM_FRAMES - 1) / expected[-1], rel=0.03 if num_bidirectional else 1e-9)
+        assert [read_number(image) for image in video.get_frames(range(NUM_FRAMES))] == list(range(NUM_FRAMES))
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_views_of_large_turned_videos(folder, gop12, degrees):
+    """Frames that are resized one by one, and a single frame, are handed on upright too."""
+    large = encode(folder / "large.mp4", size=(1280, 720), num=4, options={"preset": "ultrafast"})
+    for source in (large, gop12):
+        path = turn(source, folder / f"view_{source.stem}_{degrees}.mp4", degrees)
+        p = Preprocessing(num_frames=1, frame_stride=1, short_side=32, crop_size=32, num_clips=1, num_crops=3)
+        views = load_test_views(path, p)
+        with open_video(path) as video:
+            frame = video.get_frames([(len(video) - 1) // 2])
+        size = short_side_size(*frame.shape[1:3], 32)
+        small = resize(torch.from_numpy(frame.copy()).permute(0, 3, 1, 2), size)[0]
+        assert torch.equal(views[0, :, 0], small[:, :32, :32])
