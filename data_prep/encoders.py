@@ -155,7 +155,7 @@ class Encoder:
         rate = Fraction(min(max(fps, 1), MAX_FRAMES_PER_SECOND))
         rate = rate.limit_denominator(MAX_RATE_PART // math.ceil(rate))
         known = [Fraction(known.num, known.den) for known in av.Codec(settings.codec, "w").frame_rates or []]
-        nearest = min(known, key=lambda known: abs(known - rate)) if known else rate
+        rate = min(known, key=lambda known: abs(known - rate)) if known else rate
         stream = output.add_stream(settings.codec, rate=rate, options=settings.encoder_options())
         assert isinstance(stream, VideoStream)
         stream.time_base = time_base
@@ -164,7 +164,7 @@ class Encoder:
         self.codec.width, self.codec.height = size
         self.codec.pix_fmt = settings.pixel_format
         self.codec.thread_count = 1
-        self.codec.framerate, self.codec.time_base = nearest, 1 / nearest
+        self.codec.time_base = 1 / rate
         self._times, self._time_base = times, time_base
         self._step = max(1, round(times[-1] / (len(times) - 1))) if len(times) > 1 else round(1 / (fps * time_base))
         self._num_frames = 0
