@@ -113,6 +113,34 @@ class PyAVReader(VideoReader):
             container=self._container.format.name,
         )
 
+    def decode_all(self) -> Iterator[VideoFrame]:
+        """Decodes every frame from the beginning, in order, whatever the index says; ask for nothing else meanwhile.
+
+        Raises:
+            VideoError: a frame is damaged, or differs in size or rotation from the first.
+        """
+        if self._is_closed:
+            raise ValueError(f"the reader of {self.path} is closed")
+        self._is_at_start = False
+        self._container.close()
+        self._open(probes=True)  # leads exactly to the beginning in any format; seeking does not
+        number = 0
+        try:
+            for packet in self._container.demux(self._stream):
+                for frame in self._decode_packet(packet if packet.size else None):
+                    self._check(frame, number)
+                    if frame.is_corrupt:
+                        raise self._error(f"frame {number} is damaged; {REPAIR}")
+                    yield frame
+                    number += 1
+        except av.FFmpegError as error:
+            raise self._error(f"only {number} frames can be decoded ({error.strerror}); {REPAIR}") from error
+
+    @property
+    def pixel_aspect(self) -> Fraction | None:
+        """Width of a stored pixel divided by its height; None if the file does not tell."""
+        return self._codec.sample_aspect_ratio or None
+
     def close(self) -> None:
         """Releases the file."""
         self._is_closed = True
@@ -179,7 +207,7 @@ class PyAVReader(VideoReader):
             raise self._error(f"is cut off after {num_packets} of {num_listed} packets; get the file again")
         if index is not None:
             return index
-        times = [frame.pts for frame in self._decode_everything()]
+        times = [frame.pts for frame in self.decode_all()]
         if not times:
             raise self._error("has no frames; get the file again or leave it out of the list")
         known = np.array([-1 if time is None else time for time in times], np.int64)
@@ -263,7 +291,7 @@ class PyAVReader(VideoReader):
         times = nothing() if self._container.format.name == "avi" else self._index.times  # there none is in the frames
         held: deque[tuple[int, VideoFrame]] = deque()  # until those have come out whole that it may refer to
         place = number = 0
-        for number, frame in enumerate(self._decode_everything()):
+        for number, frame in enumerate(self.decode_all()):
             if len(times) and (number >= len(times) or frame.pts != times[number]):
                 raise self._error(f"frame {number} does not come at its time; {REPAIR}")
             if place < len(wanted) and number == wanted[place]:
@@ -277,32 +305,19 @@ class PyAVReader(VideoReader):
             raise self._error(f"only {number + 1} of {len(self)} frames can be decoded; {REPAIR}")
         yield from (self._to_rgb(frame) for _, frame in held)
 
-    def _decode_everything(self) -> Iterator[VideoFrame]:
-        self._container.close()
-        self._open(probes=True)  # leads exactly to the beginning in any format; seeking does not
-        number = 0
-        try:
-            for packet in self._container.demux(self._stream):
-                for frame in self._decode_packet(packet if packet.size else None):
-                    self._check(frame, number)
-                    if frame.is_corrupt:
-                        raise self._error(f"frame {number} is damaged; {REPAIR}")
-                    yield frame
-                    number += 1
-        except av.FFmpegError as error:
-            raise self._error(f"only {number} frames can be decoded ({error.strerror}); {REPAIR}") from error
-
     def _decode_packet(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """Decodes a packet, or what is left after the last; raises an FFmpegError if the decoder reports damage."""
         if self._codec.name not in LOGGING_CODECS:
             return self._codec.decode(packet)
-        level = av.logging.get_level()
+        level, skips_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
         av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)  # what was said of another packet, or file, counts again
         try:
             with av.logging.Capture() as logs:
                 frames = self._codec.decode(packet)
         finally:
             av.logging.set_level(level)
+            av.logging.set_skip_repeated(skips_repeated)
         if logs:
             raise av.InvalidDataError(1, logs[0][2].strip())
         return frames

@@ -46,6 +46,20 @@ def test_literal_frames_and_rate(gop12):
         assert [read_number(frame) for frame in frames] == [89, 0, 13, 13, 12, 11]
 
 
+def test_all_frames_as_they_are_decoded(gop12):
+    with PyAVReader(gop12) as video:
+        record = video.record()
+    with PyAVReader(gop12, record) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode_all()]
+        assert len(frames) == 90
+        assert np.array_equal(video.get_frames([89, 3]), [frames[89], frames[3]])
+        assert next(video.decode_all()).pts == 0
+        assert np.array_equal(video.get_frames([0])[0], frames[0])
+        assert video.pixel_aspect in (None, 1)
+    with pytest.raises(ValueError, match="is closed"):
+        next(video.decode_all())
+
+
 def test_one_frame(folder):
     path = encode(folder / "one.mp4", num=1)
     with open_video(path) as video:
