@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.augment import Augment
@@ -118,7 +117,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.seed = seed
         self.class_names: tuple[str, ...] = ()
         self.videos: dict[str, VideoList] = {}
-        self.loaders: list[WatchedLoader] = []
+        self.loaders: dict[str, WatchedLoader] = {}
 
     def setup(self, stage: str) -> None:
         """Reads the class names and the lists that `stage` ("fit", "validate", "test" or "predict") needs.
@@ -128,12 +127,15 @@ class VideoDataModule(pl.LightningDataModule):
         """
         if not self.class_names and self.class_source:
             self.class_names = read_class_names(self.class_source)
-        lists = {
+        lists_of = {
             "fit": {"train": self.train_list, "val": self.val_list},
             "validate": {"val": self.val_list},
             "test": {"test": self.test_list},
             "predict": {"predict": self.predict_list or self.test_list},
-        }[stage]
+        }
+        if stage not in lists_of:
+            raise InputError(f"expected the stage {', '.join(lists_of)}, found {stage!r}")
+        lists = lists_of[stage]
         for name, source in lists.items():
             if source is not None:
                 listed = read_video_list(source, self.root, self.class_names, self.allow_missing)
@@ -180,16 +182,14 @@ class VideoDataModule(pl.LightningDataModule):
         videos = self.videos["train"]
         dataset = VideoDataset(videos, self.train_sampler, self.train_transform, self.seed, True, self.open_it)
         overfits = getattr(self.trainer, "overfit_batches", 0) > 0  # always the same batches
-        return self._loader(dataset, self.batch_size, shuffle=not overfits)
+        sampler = EpochSampler(len(dataset), not overfits, self.seed, drop_remainder=True)
+        return self._loader("train", dataset, sampler, self.batch_size)
 
     def val_dataloader(self) -> WatchedLoader | list[WatchedLoader]:
         """One centre view of each video, once; a video that cannot be read is reported in the batch."""
         if "val" not in self.videos:
             return []
-        dataset = VideoDataset(
-            self.videos["val"], *even_views(self.preprocessing.one_view), self.seed, open_it=self.open_it
-        )
-        return self._loader(dataset, self.batch_size)
+        return self._in_order("val", self.preprocessing.one_view, self.batch_size)
 
     def test_dataloader(self) -> WatchedLoader:
         """All views of each video, once; a video that cannot be read is reported in the batch."""
@@ -211,32 +211,34 @@ class VideoDataModule(pl.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Ends the workers."""
-        while self.loaders:
-            self.loaders.pop().close()
+        for loader in self.loaders.values():
+            loader.close()
+        self.loaders.clear()
 
     def on_exception(self, exception: BaseException) -> None:
         """Ends the workers."""
         self.teardown("")
 
     def _all_views(self, name: str) -> WatchedLoader:
-        dataset = self._in_order(name, self.preprocessing)
-        return self._loader(dataset, max(1, self.batch_size // self.preprocessing.num_views))
+        return self._in_order(name, self.preprocessing, max(1, self.batch_size // self.preprocessing.num_views))
 
-    def _in_order(self, name: str, preprocessing: Preprocessing) -> VideoDataset:
-        return VideoDataset(self.videos[name], *even_views(preprocessing), self.seed, open_it=self.open_it)
+    def _in_order(self, name: str, preprocessing: Preprocessing, batch_size: int) -> WatchedLoader:
+        dataset = VideoDataset(self.videos[name], *even_views(preprocessing), self.seed, open_it=self.open_it)
+        return self._loader(name, dataset, EpochSampler(len(dataset), shuffle=False), batch_size)
 
-    def _loader(self, dataset: VideoDataset, batch_size: int, shuffle: bool = False) -> WatchedLoader:
-        loader = WatchedLoader(
+    def _loader(self, name: str, dataset: VideoDataset, sampler: EpochSampler, batch_size: int) -> WatchedLoader:
+        if name in self.loaders:
+            self.loaders[name].close()
+        self.loaders[name] = WatchedLoader(
             dataset,
-            EpochSampler(len(dataset), shuffle, self.seed),
+            sampler,
             batch_size,
-            drop_last=shuffle,
+            drop_last=sampler.drop_remainder,
             num_workers=self.num_workers,
             time_limit_seconds=self.time_limit_seconds,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
-        self.loaders.append(loader)
-        return loader
+        return self.loaders[name]
 
 
 def _train_sampler(sampler: ClipSampler | None, p: Preprocessing) -> ClipSampler:

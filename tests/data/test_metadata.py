@@ -95,7 +95,14 @@ def test_a_changed_video_and_an_unknown_one_have_no_record(video: Path) -> None:
     shutil.copy(video, other)
     assert cache.get(other) is None
     assert cache.get(video.with_name("missing.mp4")) is None
-    os.utime(video, ns=(0, 0))
+    status = video.stat()
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns + 1000))
+    assert cache.get(video) is None
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert cache.get(video) is not None
+    with video.open("ab") as file:
+        file.write(b"0")
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert cache.get(video) is None
 
 

@@ -345,6 +345,47 @@ def test_cut_off(folder, suffix):
         open_video(path)
 
 
+@pytest.mark.parametrize(
+    ("suffix", "found"),
+    [
+        ("mp4", "is cut off after 50 of 90 packets; get the file again"),
+        ("mkv", r"is cut off after {at} of {num} bytes; get"),
+    ],
+)
+def test_cut_off_between_packets(folder, suffix, found):
+    """What is left reads well to its end."""
+    container = {"movflags": "faststart"} if suffix == "mp4" else {}
+    source = encode(folder / f"whole.{suffix}", options=X264, container=container)
+    with av.open(str(source)) as whole:
+        at = [packet.pos for packet in whole.demux(video=0) if packet.size][50]
+    data = source.read_bytes()
+    path = folder / f"part.{suffix}"
+    path.write_bytes(data[:at])
+    with av.open(str(path)) as part:
+        packets = [packet for packet in part.demux(video=0) if packet.size]
+    assert len(packets) == 50
+    assert not any(packet.is_corrupt for packet in packets)
+    with pytest.raises(VideoError, match=found.format(at=at, num=len(data))):
+        open_video(path)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_decoding_times_stored_as_presentation_times(folder, gop12, suffix):
+    """They name the wrong pictures where there are B-frames, and nothing shows it until the frames are compared."""
+    path = folder / f"decoding_times.{suffix}"
+    with av.open(str(gop12)) as inp, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(inp.streams.video[0])
+        for number, packet in enumerate(packet for packet in inp.demux(video=0) if packet.size):
+            packet.pts = packet.dts = int(number / 25 / packet.time_base)
+            packet.stream = stream
+            out.mux(packet)
+    images = truth(path)
+    assert [read_number(image) for image in images] == list(range(NUM_FRAMES))
+    with PyAVReader(path) as video:
+        assert len(video.record().index.labels) == 0  # frames are counted
+    check_all_access(path, images)
+
+
 def test_size_change_in_the_middle(folder):
     data = [encode(folder / f"{width}.h264", size=(width, 64), num=30).read_bytes() for width in (96, 128)]
     path = folder / "sizes.h264"
