@@ -312,6 +312,14 @@ def test_damage_that_is_only_logged(folder, suffix, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_damage_that_is_logged_with_the_same_words(folder):
+    source = encode(folder / "wmv2.avi", "wmv2", options={"g": "12"}, num=12)
+    path = remux(source, folder / "no first keyframe.avi", keep=lambda number, packet: number > 0)
+    for _ in range(3):
+        with pytest.raises(VideoError, match="first frame is no keyframe"):
+            open_video(path)
+
+
 def test_claim_of_gigabytes(folder):
     """Width and height in the first picture of motion JPEG."""
     data = bytearray(encode(folder / "small.avi", "mjpeg", pix_fmt="yuvj420p", num=10).read_bytes())
