@@ -29,8 +29,9 @@ def statistics(network: nn.Module) -> list[float]:
     return [buffer.item() for name, buffer in network.named_buffers() if name.endswith(("mean", "var"))]
 
 
-def test_statistics_of_known_values() -> None:
-    network = two_norms().train()
+@pytest.mark.parametrize("is_synced", [False, True])
+def test_statistics_of_known_values(is_synced: bool) -> None:
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(two_norms()) if is_synced else two_norms()
     network[1].eval()
     before = torch.get_rng_state()
     recompute(network, iter(INPUTS))
