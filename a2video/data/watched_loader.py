@@ -44,8 +44,8 @@ class WatchedLoader:
     hears in an exception that a signal handler raises anywhere in the main thread; and a worker that hangs while its
     last batch is fetched blocks it for ever. Here each worker has a pipe and a thread of its own.
 
-    Workers start with the first batch and serve all epochs; one iterator is in use at a time. To start in the middle
-    of an epoch it is enough to skip the first items of `batch_sampler` in `__iter__`: nothing else knows the epoch.
+    Workers start with the first batch and serve all epochs; one iterator is in use at a time. `load_state_dict` starts
+    the next pass in the middle of its epoch.
 
     Args:
         dataset: the videos.
@@ -81,6 +81,8 @@ class WatchedLoader:
         self._done: dict[int, Batch] = {}
         self._num_given = 0  # batches given to workers, of all epochs
         self._first = 0  # number of the first batch of this epoch
+        self._num_passed = 0  # batches of this epoch that have been used
+        self._num_to_skip = 0  # of the next pass
         self._last_look = time.monotonic()
         weakref.finalize(self, _stop, self._workers, os.getpid())
 
@@ -94,15 +96,33 @@ class WatchedLoader:
             InputError: a worker died while it read no video, or the data set raised one.
             RuntimeError: the data set raised something else.
         """
+        self._num_passed, self._num_to_skip = self._num_to_skip, 0
+        plan = islice(self.batch_sampler, self._num_passed, None)
+        for batch in self._read(plan):
+            self._num_passed += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of this epoch have been given out."""
+        return {"num_batches": self._num_passed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Lets the next pass begin after the first `num_batches` batches of its epoch; nothing of them is read."""
+        self._num_to_skip = state["num_batches"]
+
+    def close(self) -> None:
+        """Ends the workers; a later pass starts new ones."""
+        _stop(self._workers, os.getpid())
+
+    def _read(self, plan: Iterator[list[int]]) -> Iterator[Batch]:
         if self.num_workers == 0:
-            for indices in self.batch_sampler:
+            for indices in plan:
                 yield collate([self.dataset[index] for index in indices])
             return
         while len(self._workers) < self.num_workers:
             self._workers.append(self._new_worker())
         self._done.clear()  # of an earlier pass that was left; what is still under way is dropped on arrival
         self._first = wanted = self._num_given
-        plan = iter(self.batch_sampler)
         for indices in islice(plan, PREFETCH_FACTOR * self.num_workers):
             self._give(indices)
         while wanted < self._num_given:
@@ -111,10 +131,6 @@ class WatchedLoader:
             for indices in islice(plan, 1):
                 self._give(indices)
             yield batch
-
-    def close(self) -> None:
-        """Ends the workers; a later pass starts new ones."""
-        _stop(self._workers, os.getpid())
 
     def _new_worker(self) -> _Worker:
         return _Worker(self.dataset, self._answers, self.pin_memory, self.start_method)
@@ -156,6 +172,9 @@ class WatchedLoader:
         code = dead.process.exitcode
         if code is None:
             raise RuntimeError("a batch could not be received from a data loading worker") from error
+        if code == -signal.SIGTERM:  # sent to all processes of a job to end it, the fault of no video
+            self._replace(dead)
+            return
         if code < 0:
             how = f"was killed by signal {-code} ({signal.strsignal(-code)}{', perhaps for memory' * (code == -9)})"
         else:
@@ -167,9 +186,10 @@ class WatchedLoader:
             ) from error
         self._replace(dead, dead.video, f"the process that read it {how}")
 
-    def _replace(self, dead: _Worker, video: int, reason: str) -> None:
+    def _replace(self, dead: _Worker, video: int = NO_VIDEO, reason: str = "") -> None:
         dead.process.join(PATIENCE_SECONDS)  # one that waits for a disk that is gone cannot even be killed: leave it
-        self.dataset.known_bad[video] = reason
+        if video != NO_VIDEO:
+            self.dataset.known_bad[video] = reason
         new = self._workers[self._workers.index(dead)] = self._new_worker()
         for number, indices in dead.tasks.items():
             if number >= self._first:
@@ -244,6 +264,8 @@ def _work(
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even while a decoder hangs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler, which a fork inherits
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     torch.set_num_threads(1)
     dataset.on_read = partial(_note, table)
     parent = os.getppid()
