@@ -129,8 +129,7 @@ class Checkpoints(Checkpoint):
         loop = trainer.fit_loop
         if here["validation_done"]:
             self._validated = num_batches_done(trainer)
-        for loader in cast(Any, loop._combined_loader).flattened:
-            loader.load_state_dict({"num_batches": here["batch"]})
+        _skip(trainer, here["batch"])
         if not here["batch"]:
             loop.epoch_loop.restarting = False  # with max_steps Lightning takes a new epoch for the rest of one
         if len(here["ranks"]) == trainer.world_size:
@@ -148,7 +147,8 @@ class Checkpoints(Checkpoint):
     ) -> None:
         """Saves where it is due."""
         add_epoch_means(trainer, self._means)
-        if trainer.fit_loop._should_accumulate():
+        is_end = trainer.global_step == trainer.max_steps  # which on_train_end saves
+        if trainer.fit_loop._should_accumulate() or is_end:
             return  # half a step cannot be saved
         number = self._asked(trainer)
         if number or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
@@ -187,6 +187,7 @@ class Checkpoints(Checkpoint):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Saves the epoch that has ended: at its end the learning rate may still change."""
+        _skip(trainer, 0)  # a resumed epoch of which no batch was left has not begun its pass
         if num_epochs_done(trainer) > 0:
             number = self._asked(trainer)
             self._save(trainer)
@@ -255,6 +256,11 @@ class Checkpoints(Checkpoint):
             else "",
             0 if is_child else 128 + number,  # Lightning kills the main process when a child of it fails
         )
+
+
+def _skip(trainer: pl.Trainer, num_batches: int) -> None:
+    for loader in cast(Any, trainer.fit_loop._combined_loader).flattened:
+        loader.load_state_dict({"num_batches": num_batches})
 
 
 def _order(trainer: pl.Trainer) -> dict[str, int]:
