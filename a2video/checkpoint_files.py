@@ -147,3 +147,14 @@ def newest_whole(path: str | Path) -> tuple[Path, dict[str, Any]]:
         f"all {num_bad} checkpoints in {path.parent} are damaged ({first}): restore one, or start anew with "
         "--overwrite=true"
     )
+
+
+def newest_finite(folder: Path) -> Path | None:
+    """The newest checkpoint of the run in this folder that is whole and has only finite weights."""
+    ours = [path for path in folder.glob("*.ckpt") if OURS.fullmatch(path.name)]
+    for path in sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True):
+        with suppress(InputError):
+            weights = read_checkpoint(path)["state_dict"].values()
+            if all(torch.isfinite(weight).all() for weight in weights if isinstance(weight, torch.Tensor)):
+                return path
+    return None

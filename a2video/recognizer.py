@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from a2video.bad_losses import BadLosses
 from a2video.bad_videos import BadVideos
 from a2video.data.dataset import Batch
 from a2video.data.transforms import Preprocessing
@@ -45,6 +46,7 @@ class Recognizer(pl.LightningModule):
         pretrained: a weights file to start training from (see a2video.models.load_pretrained); ImageNet weights and
             2D networks of ours are inflated.
         inflate: how: "center" or "mean".
+        max_bad_losses: steps whose loss is not finite that are left out before such a loss stops the training.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Recognizer(pl.LightningModule):
         channels_last: bool = False,
         pretrained: str | None = None,
         inflate: Inflation = "center",
+        max_bad_losses: int = 0,
     ) -> None:
         super().__init__()
         if lr < 0 or not 0 <= momentum < 1 or weight_decay < 0:
@@ -73,6 +76,7 @@ class Recognizer(pl.LightningModule):
         self.schedule = schedule
         self.pretrained = pretrained
         self.inflate = inflate
+        self.bad_losses = BadLosses(max_bad_losses)
         formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
         for weight in self.network.parameters():
             if weight.ndim in formats:
@@ -90,8 +94,8 @@ class Recognizer(pl.LightningModule):
         return cast(DescribedData, datamodule)
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Bad videos are reported whoever made the trainer."""
-        return [BadVideos()]
+        """Bad videos and losses are reported whoever made the trainer."""
+        return [BadVideos(), self.bad_losses]
 
     def setup(self, stage: str) -> None:
         """Checks that the network's logits are one for each class of the data, and loads pretrained weights."""
@@ -127,19 +131,19 @@ class Recognizer(pl.LightningModule):
         except ValueError as error:  # what our networks raise for clips they cannot take
             raise InputError(f"model.network does not take clips of data.preprocessing: {error}") from error
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy over the clips of the batch; of mixed clips the larger part counts for accuracy."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Mean cross-entropy over the clips of the batch; of mixed clips the larger part counts for accuracy.
+
+        None where a loss that is not finite is left out (see BadLosses).
+        """
         logits = self(batch["clips"].flatten(0, 1))
         labels = batch["labels"].repeat_interleave(batch["clips"].shape[1], dim=0)
         if labels.ndim == 2:  # shares of each class, from mixup or cutmix
             loss, labels = cross_entropy(logits, labels.to(logits.dtype)), labels.argmax(1)
         else:
             loss = cross_entropy(logits, labels)
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"the training loss is {loss.item()} at step {self.global_step}: lower model.lr (now {self.lr}), or "
-                "give the schedule more warmup_steps"
-            )
+        if not self.bad_losses.accepts(self, batch, loss):
+            return None
         top = {f"train/top{k}": top_accuracy(logits, labels, k) for k in (1, 5)}
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict(top, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels), sync_dist=True)

@@ -122,6 +122,37 @@ def test_a_pass_may_be_left_and_a_loader_closed(videos: VideoList, no_orphans: N
     del loader  # ends its workers, too
 
 
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_a_pass_may_begin_in_the_middle(videos: VideoList, no_orphans: None, num_workers: int) -> None:
+    whole = epoch_of(loader_of(dataset_of(videos), 0), 1)
+    loader = loader_of(dataset_of(videos), num_workers)
+    loader.load_state_dict({"num_batches": 2})
+    loader.batch_sampler.sampler.set_epoch(1)
+    rest = iter(loader)
+    assert_same([next(rest)], whole[2:3])
+    assert loader.state_dict() == {"num_batches": 3}
+    assert_same(list(rest), whole[3:])
+    assert_same(epoch_of(loader, 1), whole)
+    loader.close()
+
+
+@needs_fork
+def test_a_worker_ended_by_sigterm_accuses_no_video(videos: VideoList, harmful_videos: None) -> None:
+    dataset = dataset_of(videos)
+    loader = WatchedLoader(dataset, [4, 5], 1, False, 1, 30.0)  # 5 hangs
+    batches = iter(loader)
+    first = next(batches)
+    (worker,) = loader._workers
+    while worker.video != 5:
+        time.sleep(0.01)
+    worker.process.terminate()
+    loader.time_limit_seconds = 1.0
+    next(batches)
+    assert first["video_indices"].tolist() == [4]
+    assert dataset.known_bad == {5: "took longer than 1 s to read"}  # by the worker that took its place
+    loader.close()
+
+
 def test_errors_of_other_kinds_arrive(videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(error: Exception) -> None:
         def load_views(*args: object) -> None:
