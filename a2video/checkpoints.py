@@ -82,7 +82,8 @@ class Checkpoints(Checkpoint):
         if trainer.world_size > 1:
             ranks = [None] * trainer.world_size
             torch.distributed.all_gather_object(ranks, mine)
-        checkpoint[KEY] = {**here, "ranks": ranks, "order": _order(trainer)}
+        metrics = {name: value.cpu() for name, value in trainer._logger_connector._callback_metrics.items()}
+        checkpoint[KEY] = {**here, "ranks": ranks, "metrics": metrics, "order": _order(trainer)}
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -129,6 +130,9 @@ class Checkpoints(Checkpoint):
         loop = trainer.fit_loop
         if here["validation_done"]:
             self._validated = num_batches_done(trainer)
+        trainer._logger_connector._callback_metrics.update(
+            here["metrics"]
+        )  # the last validation's, for other callbacks
         _skip(trainer, here["batch"])
         if not here["batch"]:
             loop.epoch_loop.restarting = False  # with max_steps Lightning takes a new epoch for the rest of one

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -52,7 +53,7 @@ def test_a_step_left_out_changes_nothing(
     command = fit_command(write_config(tmp_path), "--model.network.nan_at=3", "--model.max_bad_losses=1")
     assert status_of(command) == 0
     assert len(states) == 16
-    assert [is_same(before, after) for before, after in zip(states, states[1:], strict=False)] == [
+    assert [is_same(before, after) for before, after in itertools.pairwise(states)] == [
         number == 2 for number in range(1, 16)
     ]
     assert f"Left out 1 of 16 steps, whose loss was not finite: see {tmp_path / 'out/bad_losses.csv'}" in (
@@ -70,7 +71,7 @@ def test_a_step_of_several_batches_is_left_out_whole(write_config: Writer, tmp_p
         {name: weight for name, weight in state.items() if "running" not in name and "num_batches" not in name}
         for state, _ in states
     ]
-    assert [is_same(before, after) for before, after in zip(weights, weights[1:], strict=False)] == [
+    assert [is_same(before, after) for before, after in itertools.pairwise(weights)] == [
         True, True, True, True, False, True, False,
     ]  # fmt: skip
     assert all(weight.isfinite().all() for weight in states[-1][0].values())
