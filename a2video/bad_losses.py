@@ -41,6 +41,7 @@ class BadLosses(pl.Callback):
         self.num_bad = 0
         self._is_bad = False  # the step that is under way
         self._buffers: list[Tensor] = []
+        self._has_to_restore = False
 
     def state_dict(self) -> dict[str, Any]:
         """The count goes on where it was."""
@@ -58,7 +59,7 @@ class BadLosses(pl.Callback):
             self._buffers = [buffer.detach().clone() for buffer in pl_module.buffers()]
 
     def accepts(self, pl_module: pl.LightningModule, batch: Batch, loss: Tensor) -> bool:
-        """Whether to go on with this loss; the same on all ranks.
+        """Whether this loss is finite on all ranks; if not, its gradients will not be used.
 
         Raises:
             InputError: it is not finite on some rank, and no more steps may be left out.
@@ -70,7 +71,7 @@ class BadLosses(pl.Callback):
             torch.distributed.all_reduce(is_bad, torch.distributed.ReduceOp.MAX)
         if not is_bad:
             return True
-        losses = _of_ranks(trainer, batch, float(loss))
+        losses = _of_ranks(trainer, batch, float(loss.detach()))
         self.num_bad += not self._is_bad
         self._is_bad = True
         path = Path(trainer.default_root_dir) / "bad_losses.csv"
@@ -78,9 +79,7 @@ class BadLosses(pl.Callback):
             _write(path, trainer, losses)
         if self.num_bad > self.max_bad_losses:
             raise InputError(_sentence(trainer, losses, path, self.max_bad_losses))
-        with torch.no_grad():
-            for buffer, before in zip(pl_module.buffers(), self._buffers, strict=True):
-                buffer.copy_(before)
+        self._has_to_restore = True
         return False
 
     def on_before_optimizer_step(
@@ -93,7 +92,11 @@ class BadLosses(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Shows the count, if there is one."""
+        """Restores the buffers after a bad loss, and shows how many there were."""
+        if self._has_to_restore:
+            self._has_to_restore = False
+            for buffer, before in zip(pl_module.buffers(), self._buffers, strict=True):
+                buffer.copy_(before)
         if not trainer.fit_loop._should_accumulate():
             self._is_bad = False
         if self.num_bad:

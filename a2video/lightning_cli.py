@@ -34,7 +34,6 @@ HARMLESS_WARNINGS = [
     r"Checkpoint directory .* exists and is not empty",
     r"Be aware that when using `ckpt_path`, callbacks used to create the checkpoint",
     r"predict returned None",
-    r"`training_step` returned `None`",
     r"The number of training batches .* is smaller than the logging interval",
     r"LightningCLI's args parameter is intended to run from within Python",
 ]

@@ -131,11 +131,8 @@ class Recognizer(pl.LightningModule):
         except ValueError as error:  # what our networks raise for clips they cannot take
             raise InputError(f"model.network does not take clips of data.preprocessing: {error}") from error
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """Mean cross-entropy over the clips of the batch; of mixed clips the larger part counts for accuracy.
-
-        None where a loss that is not finite is left out (see BadLosses).
-        """
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy over the clips of the batch; of mixed clips the larger part counts for accuracy."""
         logits = self(batch["clips"].flatten(0, 1))
         labels = batch["labels"].repeat_interleave(batch["clips"].shape[1], dim=0)
         if labels.ndim == 2:  # shares of each class, from mixup or cutmix
@@ -143,7 +140,7 @@ class Recognizer(pl.LightningModule):
         else:
             loss = cross_entropy(logits, labels)
         if not self.bad_losses.accepts(self, batch, loss):
-            return None
+            return loss  # all ranks go through the backward pass; no gradient of it is used
         top = {f"train/top{k}": top_accuracy(logits, labels, k) for k in (1, 5)}
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict(top, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels), sync_dist=True)

@@ -37,7 +37,7 @@ def test_a_loss_that_is_none_names_videos_and_checkpoint(
     message = fails(capsys, *command)
     assert message.startswith("a2video: error: the training loss is nan at step 3, with the videos ")
     assert f".mp4: go on from {tmp_path / 'out/last.ckpt'}, the last checkpoint whose weights are finite" in message
-    assert "lower model.lr (the rate was 0.49" in message
+    assert "lower model.lr (the rate was 0.457867), give" in message
     message = fails(capsys, *command[:-2], "--model.network.nan_at=1", "--data.batch_size=6", "--overwrite=true")
     assert f"mp4 and 2 more (see {tmp_path / 'out/bad_losses.csv'}): start anew, and" in message
     rows = list(csv.DictReader((tmp_path / "out/bad_losses.csv").open(encoding="utf-8")))
