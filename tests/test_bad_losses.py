@@ -40,7 +40,7 @@ def test_a_loss_that_is_none_names_videos_and_checkpoint(
     assert "lower model.lr (the rate was 0.457867), give" in message
     message = fails(capsys, *command[:-2], "--model.network.nan_at=1", "--data.batch_size=6", "--overwrite=true")
     assert f"mp4 and 2 more (see {tmp_path / 'out/bad_losses.csv'}): start anew, and" in message
-    rows = list(csv.DictReader((tmp_path / "out/bad_losses.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((tmp_path / "out/bad_losses.csv").read_text("utf-8").splitlines()))
     assert [(row["loss"], row["rank"], row["epoch"], row["step"]) for row in rows] == [
         ("nan", "0", "0", "3"), *[("nan", "0", "0", "0")] * 6,
     ]  # fmt: skip
