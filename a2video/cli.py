@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from a2video import __version__
-from a2video.errors import InputError
+from a2video.errors import InputError, Interrupted
 
 LIGHTNING_COMMANDS = {
     "fit": "train a network: a2video fit --config FILE.yaml",
@@ -22,7 +22,10 @@ LIGHTNING_COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs a command; exits with status 2 and one sentence when the input is wrong, 1 when some videos failed."""
+    """Runs a command; exits with status 2 and one sentence when the input is wrong, 1 when some videos failed.
+
+    A fit that SIGTERM has ended, its checkpoint saved, exits with status 143.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         if args and args[0] in LIGHTNING_COMMANDS:
@@ -35,6 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     except InputError as error:
         print(f"a2video: error: {one_sentence(error)}", file=sys.stderr)
         sys.exit(2)
+    except Interrupted as signalled:
+        if message := str(signalled):
+            print(f"a2video: {message}", file=sys.stderr)
+        sys.exit(signalled.status)
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

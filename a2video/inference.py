@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +26,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Loads a checkpoint of `a2video fit` as plain data and tensors, executing nothing in it.
 
     Raises:
-        InputError: there is no such file, or it is no checkpoint of ours.
+        InputError: there is no such file, it is damaged, or it is no checkpoint of ours.
     """
     try:
         checkpoint = read_torch_file(path)
+        _check_sums(path)
     except ValueError as error:
         raise InputError(f"{error}: give a .ckpt file that `a2video fit` wrote") from None
     parts = [checkpoint.get(key) if isinstance(checkpoint, dict) else None for key in (CHECKPOINT_KEY, "state_dict")]
@@ -36,6 +38,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path} was not written by a2video: give a .ckpt file that `a2video fit` wrote")
     content: dict[str, Any] = checkpoint
     return content
+
+
+def _check_sums(path: str | Path) -> None:
+    """Compares the checksums in the file with its content, which torch.load does not.
+
+    Raises:
+        ValueError: they differ.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception:  # a damaged file can make zipfile raise anything
+        damaged = "its directory"
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged (in {damaged})")
 
 
 def score_views(network: nn.Module, preprocessing: Preprocessing, clips: Tensor) -> Tensor:

@@ -17,7 +17,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins import CheckpointIO
+from lightning.pytorch.utilities import rank_zero_info
 
+from a2video.checkpoint_files import LAST, AtomicCheckpointIO, newest_whole
+from a2video.checkpoints import Checkpoints
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, read_checkpoint
@@ -62,6 +66,7 @@ class ExperimentCLI(LightningCLI):
         parser.add_argument(
             "--num_threads", type=int, default=0, help="torch's threads on the CPU, beside the loader's workers; 0: all"
         )
+        parser.add_class_arguments(Checkpoints, "checkpoints")
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -73,11 +78,28 @@ class ExperimentCLI(LightningCLI):
             raise InputError("trainer.default_root_dir is null: give the folder for everything that is written")
         if not isinstance(config.seed_everything, bool) and config.seed_everything < 0:
             raise InputError(f"seed_everything must be at least 0, got {config.seed_everything}")
+        self._resolve_checkpoint(config)
         if config.ckpt_path:
-            self.checkpoint_names = tuple(read_checkpoint(config.ckpt_path)[CHECKPOINT_KEY].get("class_names", ()))
+            content = read_checkpoint(config.ckpt_path) if self.config.subcommand != "fit" else None
+            if content is None:
+                path, content = newest_whole(config.ckpt_path)
+                config.ckpt_path = str(path)
+            self.checkpoint_names = tuple(content[CHECKPOINT_KEY].get("class_names", ()))
             config.weights_only = True
         elif self.config.subcommand != "fit":
             raise InputError(f"{self.config.subcommand} needs trained weights: give --ckpt_path")
+
+    def _resolve_checkpoint(self, config: Any) -> None:
+        """The file that the words `last` and `best` mean, and that a job goes on from which SLURM runs again."""
+        folder = Path(config.trainer.default_root_dir)
+        is_requeued = int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
+        if self.config.subcommand == "fit" and not config.ckpt_path and is_requeued:
+            config.ckpt_path = "last"
+        if config.ckpt_path in ("last", "best"):
+            word, config.ckpt_path = config.ckpt_path, str(folder / f"{config.ckpt_path}.ckpt")
+            if self.config.subcommand == "fit" and word == "last" and not list(folder.glob("last*.ckpt")):
+                rank_zero_info(f"{folder} has no last.ckpt to go on from: starting at the beginning")
+                config.ckpt_path = None
 
     def before_instantiate_classes(self) -> None:
         """Fits the options to the subcommand, and protects a finished run."""
@@ -87,11 +109,11 @@ class ExperimentCLI(LightningCLI):
         if config.data.val_list is None:
             config.trainer.limit_val_batches = 0
         if self.subcommand == "fit":
-            last = Path(config.trainer.default_root_dir) / "last.ckpt"
+            last = Path(config.trainer.default_root_dir) / LAST
             if last.exists() and not config.ckpt_path and not config.overwrite:
                 raise InputError(
                     f"{last} exists: choose another --trainer.default_root_dir, go on with that run by --ckpt_path "
-                    f"{last}, or replace it by --overwrite=true"
+                    "last, or replace it by --overwrite=true"
                 )
         else:
             self.save_config_callback = None
@@ -110,19 +132,23 @@ class ExperimentCLI(LightningCLI):
             self.datamodule.class_names = self.checkpoint_names
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """best.ckpt, last.ckpt and logs/ go to the output folder, unless the user's YAML configures others."""
+        """last.ckpt, best.ckpt and logs/ go to the output folder; the user's YAML may configure another best."""
         config = self.config_init[self.subcommand]["trainer"]
         callbacks = list(config.get("callbacks") or [])
-        if not any(isinstance(callback, ModelCheckpoint) for callback in callbacks):
-            kwargs["enable_checkpointing"] = (
-                self.subcommand == "fit" and config.get("enable_checkpointing") is not False
-            )
-        if kwargs.get("enable_checkpointing"):
-            monitor = "val/top1" if self.datamodule.val_list else None
-            folder = config["default_root_dir"]  # Lightning's own save_last would keep the last *improved* epoch
-            best = ModelCheckpoint(folder, "best", monitor, mode="max", enable_version_counter=False)
-            last = ModelCheckpoint(folder, "last", enable_version_counter=False)
-            kwargs["callbacks"] = [*callbacks, best, last]
+        has_own = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+        if self.subcommand == "fit" and config.get("enable_checkpointing") is not False:
+            last = self.config_init[self.subcommand]["checkpoints"]
+            callbacks.append(last)
+            if not has_own:
+                monitor, folder = "val/top1" if self.datamodule.val_list else None, config["default_root_dir"]
+                callbacks.append(ModelCheckpoint(folder, "best", monitor, mode="max", enable_version_counter=False))
+            kwargs["callbacks"] = callbacks
+            plugins = config.get("plugins") or []
+            plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
+            if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+                kwargs["plugins"] = [*plugins, AtomicCheckpointIO(last.num_last)]
+        elif not has_own:
+            kwargs["enable_checkpointing"] = False
         if config.get("logger") is None:
             kwargs["logger"] = CSVLogger(config["default_root_dir"], "logs") if self.subcommand == "fit" else False
         return super().instantiate_trainer(**kwargs)
@@ -134,6 +160,8 @@ class ExperimentCLI(LightningCLI):
             return
         print(f"Trained {self.trainer.global_step} steps in {self.trainer.current_epoch} epochs.")
         for checkpoint in self.trainer.checkpoint_callbacks:
+            if isinstance(checkpoint, Checkpoints):
+                print(f"Checkpoint: {checkpoint.path}")
             if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
                 score = checkpoint.best_model_score if checkpoint.monitor else None
                 text = "" if score is None else f" ({checkpoint.monitor} {float(score):.1%})"

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from a2video.bad_losses import BadLosses
 from a2video.bad_videos import BadVideos
 from a2video.compatibility import refuse_other_training
 from a2video.data.dataset import Batch
@@ -50,6 +51,7 @@ class Recognizer(pl.LightningModule):
         pretrained: a weights file to start training from (see a2video.models.load_pretrained); ImageNet weights and
             2D networks of ours are inflated.
         inflate: how: "center" or "mean".
+        max_bad_losses: steps whose loss is not finite that are left out before such a loss stops the training.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Recognizer(pl.LightningModule):
         channels_last: bool = False,
         pretrained: str | None = None,
         inflate: Inflation = "center",
+        max_bad_losses: int = 0,
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
@@ -76,6 +79,7 @@ class Recognizer(pl.LightningModule):
             raise InputError(f"model.network {type(network).__name__} has no parameter to train: give one, freeze less")
         self.pretrained = pretrained
         self.inflate = inflate
+        self.bad_losses = BadLosses(max_bad_losses)
         formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
         for weight in self.network.parameters():
             if weight.ndim in formats:
@@ -100,8 +104,8 @@ class Recognizer(pl.LightningModule):
         return cast(DescribedData, datamodule)
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Bad videos are reported whoever made the trainer."""
-        return [BadVideos()]
+        """Bad videos and losses are reported whoever made the trainer."""
+        return [BadVideos(), self.bad_losses]
 
     def setup(self, stage: str) -> None:
         """Checks that the network's logits are one for each class of the data, and loads pretrained weights."""
@@ -144,11 +148,8 @@ class Recognizer(pl.LightningModule):
         targets = labels.to(logits.dtype) if labels.ndim == 2 else labels  # shares of each class, from mixup or cutmix
         loss = cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         labels = labels.argmax(1) if labels.ndim == 2 else labels
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"the training loss is {loss.item()} at step {self.global_step}: lower model.optimizer.lr (now "
-                f"{self.optimizer.lr}), or give the schedule more warmup_steps"
-            )
+        if not self.bad_losses.accepts(self, batch, loss):
+            return loss  # all ranks go through the backward pass; no gradient of it is used
         top = {f"train/top{k}": top_accuracy(logits, labels, k) for k in (1, 5)}
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict(top, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(labels), sync_dist=True)

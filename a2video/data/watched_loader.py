@@ -46,8 +46,8 @@ class WatchedLoader:
     hears in an exception that a signal handler raises anywhere in the main thread; and a worker that hangs while its
     last batch is fetched blocks it for ever. Here each worker has a pipe and a thread of its own.
 
-    Workers start with the first batch and serve all epochs; one iterator is in use at a time. To start in the middle
-    of an epoch it would be enough to skip the first items of `batch_sampler` in `__iter__`: nothing else knows it.
+    Workers start with the first batch and serve all epochs; one iterator is in use at a time. `load_state_dict` starts
+    the next pass in the middle of its epoch.
 
     Args:
         dataset: the videos.
@@ -80,6 +80,8 @@ class WatchedLoader:
         self._done: dict[int, Batch] = {}
         self._num_given = 0  # batches given to workers, of all epochs
         self._first = 0  # number of the first batch of this epoch
+        self._num_passed = 0  # batches of this epoch that have been used
+        self._num_to_skip = 0  # of the next pass
         self._last_look = time.monotonic()
         self._suspects: set[int] = set()  # videos with which one worker has died
         self._num_deaths = 0  # that nothing was blamed for, since the last batch arrived
@@ -95,15 +97,35 @@ class WatchedLoader:
             InputError: workers die one after the other with no video to blame, or the data set raised one.
             RuntimeError: the data set raised something else, or another pass has begun meanwhile.
         """
+        self._num_passed, self._num_to_skip = self._num_to_skip, 0
+        plan = islice(self.batch_sampler, self._num_passed, None)
+        for batch in self._read(plan):
+            self._num_passed += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of this epoch have been given out."""
+        return {"num_batches": self._num_passed}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Lets the next pass begin after the first `num_batches` batches of its epoch; nothing of them is read."""
+        self._num_to_skip = state["num_batches"]
+
+    def close(self) -> None:
+        """Ends the workers; a later pass starts new ones."""
+        _stop(self._workers, os.getpid())
+        self._done.clear()
+        self._answers = queue.SimpleQueue()
+
+    def _read(self, plan: Iterator[list[int]]) -> Iterator[Batch]:
         if self.num_workers == 0:
-            for indices in self.batch_sampler:
+            for indices in plan:
                 yield collate([self.dataset[index] for index in indices])
             return
         while len(self._workers) < self.num_workers:
             self._workers.append(self._new_worker())
         self._done.clear()  # of an earlier pass that was left; what is still under way is dropped on arrival
         self._first = first = wanted = self._num_given
-        plan = iter(self.batch_sampler)
         for indices in islice(plan, PREFETCH_FACTOR * self.num_workers):
             self._give(indices)
         while wanted < self._num_given:
@@ -114,12 +136,6 @@ class WatchedLoader:
             for indices in islice(plan, 1):
                 self._give(indices)
             yield batch
-
-    def close(self) -> None:
-        """Ends the workers; a later pass starts new ones."""
-        _stop(self._workers, os.getpid())
-        self._done.clear()
-        self._answers = queue.SimpleQueue()
 
     def _new_worker(self) -> _Worker:
         return _Worker(self.dataset, self._answers, self.pin_memory)
@@ -166,6 +182,9 @@ class WatchedLoader:
         code = dead.process.exitcode
         if code is None:
             raise RuntimeError("a batch could not be received from a data loading worker") from error
+        if code == -signal.SIGTERM:  # sent to all processes of a job to end it, the fault of no video
+            self._replace(dead)
+            return
         if code < 0:
             how = f"was killed by signal {-code} ({signal.strsignal(-code)}{', perhaps for memory' * (code == -9)})"
         else:
@@ -264,6 +283,8 @@ def _work(
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even while a decoder hangs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler, which a fork inherits
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     torch.set_num_threads(1)
     dataset.on_read = partial(_note, table)
     parent = os.getppid()

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -193,6 +194,41 @@ def test_a_pass_may_be_left_and_a_loader_closed(videos: VideoList, no_orphans: N
     loader.close()
     assert_same(epoch_of(loader, 1), later)
     del loader  # ends its workers, too
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_a_pass_may_begin_in_the_middle(videos: VideoList, no_orphans: None, num_workers: int) -> None:
+    whole = epoch_of(loader_of(dataset_of(videos), 0), 1)
+    loader = loader_of(dataset_of(videos), num_workers)
+    loader.load_state_dict({"num_batches": 2})
+    loader.batch_sampler.sampler.set_epoch(1)
+    rest = iter(loader)
+    assert_same([next(rest)], whole[2:3])
+    assert loader.state_dict() == {"num_batches": 3}
+    assert_same(list(rest), whole[3:])
+    assert_same(epoch_of(loader, 1), whole)
+    loader.close()
+
+
+@needs_fork
+def test_a_worker_ended_by_sigterm_accuses_no_video(
+    videos: VideoList, tmp_path: Path, no_orphans: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_views, has_ended = dataset_module.load_views, tmp_path / "has ended"
+
+    def load_or_end(path: Path, *rest: Any) -> Any:
+        if path == videos.paths[5] and not has_ended.exists():
+            has_ended.touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+        return load_views(path, *rest)
+
+    monkeypatch.setattr(dataset_module, "load_views", load_or_end)
+    loader = loader_of(dataset_of(videos), 2)
+    batches = epoch_of(loader, 0)
+    loader.close()
+    assert has_ended.exists()
+    assert loader.dataset.known_bad == {}
+    assert_same(batches, epoch_of(loader_of(dataset_of(videos), 0), 0))
 
 
 def test_errors_of_other_kinds_arrive(videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> None:
