@@ -32,24 +32,27 @@ class BadVideos(pl.Callback):
 
     def __init__(self) -> None:
         self.found: dict[str, set[int]] = {"train": set(), "val": set()}  # indices into the lists, of all ranks
-        self._listed: set[tuple[str, int]] = set()  # by this rank
+        self._listed: set[str] = set()  # paths, by this rank or in the run that is resumed
         self._path = Path()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the file, or goes on with that of the run that is resumed."""
+        """Removes the file of an earlier run, or goes on with that of the run that is resumed."""
         self._path = Path(trainer.default_root_dir) / "bad_videos.csv"
-        if trainer.local_rank == 0:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            if trainer.ckpt_path is None or not self._path.is_file():
-                self._path.write_text(",".join(COLUMNS) + "\n", encoding="utf-8")
-        trainer.strategy.barrier()
+        if trainer.ckpt_path is None:
+            if trainer.local_rank == 0:
+                self._path.unlink(missing_ok=True)
+            trainer.strategy.barrier()
+        elif self._path.is_file():
+            with self._path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+                self._listed.update(row[0] for row in csv.reader(file) if row)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         """Lists and counts; stops a run that has too many bad videos."""
         self._list(trainer, "train", batch["errors"])
-        if trainer.world_size == 1 or (batch_idx + 1) % SHARE_EVERY == 0 or trainer.is_last_batch:
+        is_last = trainer.is_last_batch or 0 < trainer.max_steps <= trainer.global_step
+        if trainer.world_size == 1 or (batch_idx + 1) % SHARE_EVERY == 0 or is_last:
             self._share(trainer)  # here and not at the epoch's end, where a progress bar makes one rank wait for others
         if count := sum(map(len, self.found.values())):
             pl_module.log("bad_videos", float(count), prog_bar=True, batch_size=1)
@@ -80,18 +83,28 @@ class BadVideos(pl.Callback):
     def _list(self, trainer: pl.Trainer, name: str, errors: list[tuple[int, str]]) -> None:
         for index, message in errors:
             self.found[name].add(index)
-            if (name, index) in self._listed:
-                continue
-            self._listed.add((name, index))
             video = _data(trainer).videos[name].paths[index]
-            line = io.StringIO()
+            if video in self._listed:
+                continue
+            self._listed.add(video)
             reason = message.removeprefix(f"{video}: ")
-            csv.writer(line, lineterminator="\n").writerow([video, reason, trainer.global_rank, trainer.current_epoch])
-            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-            try:
-                os.write(file, os.fsencode(line.getvalue()))  # in one go: other ranks append to the same file
-            finally:
-                os.close(file)
+            self._append([video, reason, str(trainer.global_rank), str(trainer.current_epoch)])
+
+    def _append(self, row: list[str]) -> None:
+        """Adds a line in one go, for other ranks append to the same file; the first one of them adds the header."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+            table.writerow(COLUMNS)
+        except FileExistsError:
+            file = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+        table.writerow(row)
+        try:
+            os.write(file, os.fsencode(text.getvalue()))
+        finally:
+            os.close(file)
 
     def _share(self, trainer: pl.Trainer) -> None:
         """Unites what the ranks have found.

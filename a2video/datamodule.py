@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.augment import Augment
@@ -18,6 +17,8 @@ from a2video.data.transforms import Preprocessing, RandomArea, RandomCrop, Trans
 from a2video.data.video_list import NO_LABEL, VideoList, read_class_names, read_video_list
 from a2video.data.watched_loader import WatchedLoader
 from a2video.errors import InputError
+
+NUM_LOOKED_UP = 20  # videos of a list that are looked up to tell whether a metadata cache belongs to it
 
 
 class VideoDataModule(pl.LightningDataModule):
@@ -97,8 +98,8 @@ class VideoDataModule(pl.LightningDataModule):
         self.root = root
         self.allow_missing = allow_missing
         self.reader = reader
-        cache = None if metadata is None else MetadataCache(metadata)
-        self.open_it = partial(open_video, reader=reader, cache=cache)
+        self.cache = None if metadata is None else MetadataCache(metadata)
+        self.open_it = partial(open_video, reader=reader, cache=self.cache)
         self.class_source = class_names or train_list or val_list or test_list
         self.train_sampler = _train_sampler(train_sampler, preprocessing)
         short_side = train_short_side or (preprocessing.short_side, preprocessing.short_side)
@@ -116,7 +117,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.seed = seed
         self.class_names: tuple[str, ...] = ()
         self.videos: dict[str, VideoList] = {}
-        self.loaders: list[WatchedLoader] = []
+        self.loaders: dict[str, WatchedLoader] = {}
 
     def setup(self, stage: str) -> None:
         """Reads the class names and the lists that `stage` ("fit", "validate", "test" or "predict") needs.
@@ -126,18 +127,23 @@ class VideoDataModule(pl.LightningDataModule):
         """
         if not self.class_names and self.class_source:
             self.class_names = read_class_names(self.class_source)
-        lists = {
+        lists_of = {
             "fit": {"train": self.train_list, "val": self.val_list},
             "validate": {"val": self.val_list},
             "test": {"test": self.test_list},
             "predict": {"predict": self.predict_list or self.test_list},
-        }[stage]
+        }
+        if stage not in lists_of:
+            raise InputError(f"expected the stage {', '.join(lists_of)}, found {stage!r}")
+        lists = lists_of[stage]
         for name, source in lists.items():
             if source is not None:
                 listed = read_video_list(source, self.root, self.class_names, self.allow_missing)
                 self.videos[name] = listed.present() if name == "train" else listed
             elif name != "val" or stage == "validate":
                 raise InputError(f"data.{name}_list is not set: give a list or a folder of class folders")
+        if self.cache is not None:
+            self._look_up(self.cache)
         num_devices = self.trainer.world_size if self.trainer else 1
         for name, source in lists.items():
             if source is not None:
@@ -162,21 +168,28 @@ class VideoDataModule(pl.LightningDataModule):
             fate = "counted as not readable" if videos.missing else "left out"
             rank_zero_info(f"{name}: {num_present:,} of {num_listed:,} listed videos are present; the rest is {fate}")
 
+    def _look_up(self, cache: MetadataCache) -> None:
+        """Says so if the cache is of no use; raises InputError if it is none."""
+        for videos in self.videos.values():
+            if not any(cache.get(path) for path in videos.paths[:NUM_LOOKED_UP]):
+                rank_zero_info(
+                    f"{cache.path} knows none of the first {min(NUM_LOOKED_UP, len(videos))} videos of "
+                    f"{videos.source} as they are now: write it anew with data_prep/verify.py"
+                )
+
     def train_dataloader(self) -> WatchedLoader:
         """Shuffled clips of train_sampler; an epoch takes each video once, but replaces those that are bad."""
         videos = self.videos["train"]
         dataset = VideoDataset(videos, self.train_sampler, self.train_transform, self.seed, True, self.open_it)
         overfits = getattr(self.trainer, "overfit_batches", 0) > 0  # always the same batches
-        return self._loader(dataset, self.batch_size, shuffle=not overfits)
+        sampler = EpochSampler(len(dataset), not overfits, self.seed, drop_remainder=True)
+        return self._loader("train", dataset, sampler, self.batch_size)
 
     def val_dataloader(self) -> WatchedLoader | list[WatchedLoader]:
         """One centre view of each video, once; a video that cannot be read is reported in the batch."""
         if "val" not in self.videos:
             return []
-        dataset = VideoDataset(
-            self.videos["val"], *even_views(self.preprocessing.one_view), self.seed, open_it=self.open_it
-        )
-        return self._loader(dataset, self.batch_size)
+        return self._in_order("val", self.preprocessing.one_view, self.batch_size)
 
     def test_dataloader(self) -> WatchedLoader:
         """All views of each video, once; a video that cannot be read is reported in the batch."""
@@ -198,43 +211,46 @@ class VideoDataModule(pl.LightningDataModule):
 
     def teardown(self, stage: str) -> None:
         """Ends the workers."""
-        while self.loaders:
-            self.loaders.pop().close()
+        for loader in self.loaders.values():
+            loader.close()
+        self.loaders.clear()
 
     def on_exception(self, exception: BaseException) -> None:
         """Ends the workers."""
         self.teardown("")
 
     def _all_views(self, name: str) -> WatchedLoader:
-        dataset = self._in_order(name, self.preprocessing)
-        return self._loader(dataset, max(1, self.batch_size // self.preprocessing.num_views))
+        return self._in_order(name, self.preprocessing, max(1, self.batch_size // self.preprocessing.num_views))
 
-    def _in_order(self, name: str, preprocessing: Preprocessing) -> VideoDataset:
-        return VideoDataset(self.videos[name], *even_views(preprocessing), self.seed, open_it=self.open_it)
+    def _in_order(self, name: str, preprocessing: Preprocessing, batch_size: int) -> WatchedLoader:
+        dataset = VideoDataset(self.videos[name], *even_views(preprocessing), self.seed, open_it=self.open_it)
+        return self._loader(name, dataset, EpochSampler(len(dataset), shuffle=False), batch_size)
 
-    def _loader(self, dataset: VideoDataset, batch_size: int, shuffle: bool = False) -> WatchedLoader:
-        loader = WatchedLoader(
+    def _loader(self, name: str, dataset: VideoDataset, sampler: EpochSampler, batch_size: int) -> WatchedLoader:
+        if name in self.loaders:
+            self.loaders[name].close()
+        self.loaders[name] = WatchedLoader(
             dataset,
-            EpochSampler(len(dataset), shuffle, self.seed),
+            sampler,
             batch_size,
-            drop_last=shuffle,
+            drop_last=sampler.drop_remainder,
             num_workers=self.num_workers,
             time_limit_seconds=self.time_limit_seconds,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         )
-        self.loaders.append(loader)
-        return loader
+        return self.loaders[name]
 
 
 def _train_sampler(sampler: ClipSampler | None, p: Preprocessing) -> ClipSampler:
     """The sampler itself if its clips fit the network, or the default one."""
     if sampler is None:
         return RandomClips(p.num_frames, p.frame_stride, target_fps=p.target_fps, short=p.short)
-    if sampler.num_frames != p.num_frames:
-        raise InputError(
-            f"data.train_sampler takes clips of {sampler.num_frames} frames, but data.preprocessing.num_frames is "
-            f"{p.num_frames}: make them equal"
-        )
+    for name in ("num_frames", "target_fps", "short"):
+        if getattr(sampler, name) != getattr(p, name):
+            raise InputError(
+                f"data.train_sampler has {name} = {getattr(sampler, name)}, but data.preprocessing.{name} is "
+                f"{getattr(p, name)}: make them equal, so that the network is tested on what it was trained on"
+            )
     if sampler.num_clips is None:
         raise InputError(
             f"data.train_sampler {type(sampler).__name__} takes a different number of clips from each video, which "

@@ -158,13 +158,18 @@ class Recognizer(pl.LightningModule):
         self.log("val/loss", loss, batch_size=len(losses), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs val/top1 and val/top5; with one view, clip level and video level are the same."""
+        """Logs val/top1 and val/top5, in which a video that could not be read counts as wrong.
+
+        With one view, clip level and video level are the same.
+        """
         self._finish_scoring()
         if len(self.scores["labels"]) == 0 and not self.trainer.sanity_checking:
             raise InputError(f"no video of data.val_list could be read, such as {self.errors[0][1]}")
         if self.errors:
             self.log("val/num_unscored", float(len(self.errors)), prog_bar=True, sync_dist=True)
-        self.log_dict({f"val/top{k}": self.scores[f"video_top{k}"] for k in (1, 5)}, prog_bar=True, sync_dist=True)
+        share = len(self.scores["labels"]) / max(1, len(self.scores["labels"]) + len(self.errors))
+        top = {f"val/top{k}": self.scores[f"video_top{k}"] * share for k in (1, 5)}
+        self.log_dict(top, prog_bar=True, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
         """Forgets earlier scores."""

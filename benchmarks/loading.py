@@ -6,7 +6,7 @@ One thread each; times are the process's CPU time, which bears a busy machine be
 same clips, all methods in turn within one run, each the better of two. Only the data loaders are timed by the clock.
 The floor is libavcodec alone with the packets in memory: from the keyframe to the last wanted frame, without the
 pictures that nobody needs. "cached": the packet index comes from the metadata cache; "opening": it is made for this
-clip.
+clip. pytorchvideo hands out float32 frames, the others uint8.
 """
 
 from __future__ import annotations

@@ -28,7 +28,9 @@ def decord_clip(path: Path, indices: Sequence[int], fps: float, size: Size) -> T
     import decord
 
     video = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
-    return resize(torch.from_numpy(video.get_batch(list(indices)).asnumpy()).permute(0, 3, 1, 2), size)
+    batch = video.get_batch(list(indices))  # pytorchvideo makes it torch's for the whole process
+    frames = batch if isinstance(batch, Tensor) else torch.from_numpy(batch.asnumpy())
+    return resize(frames.permute(0, 3, 1, 2), size)
 
 
 def torchcodec_clip(path: Path, indices: Sequence[int], fps: float, size: Size) -> Tensor:

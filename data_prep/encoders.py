@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import av
 from av.codec.codec import UnknownCodecError
 from av.container import OutputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -18,14 +21,20 @@ from a2video.errors import InputError
 # Containers that keep the time of each frame.
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 # Near-transparent quality where the user asks for none, one thread, no cuts of the encoder's own, quiet.
+QUANTISER_3 = {"flags": "+cgop+qscale", "global_quality": "354"}
+NO_CUTS = {"sc_threshold": "1000000000"}  # without which encoders of the MPEG family refuse closed groups of pictures
 CODEC_OPTIONS = {
     "libx264": {"crf": "18", "preset": "medium", "sc_threshold": "0"},
     "libx265": {"crf": "20", "preset": "medium", "x265-params": "scenecut=0:open-gop=0:pools=1:log-level=error"},
     "libvpx-vp9": {"crf": "24", "b": "0", "deadline": "good", "cpu-used": "4"},
-    "mpeg4": {"flags": "+cgop+qscale", "global_quality": "354", "sc_threshold": "1000000000"},  # quantiser 3
     "libsvtav1": {"crf": "24", "preset": "8", "svtav1-params": "scd=0:lp=1"},
+    "mpeg4": QUANTISER_3 | NO_CUTS,
+    "mpeg2video": QUANTISER_3 | NO_CUTS,
+    "mpeg1video": QUANTISER_3 | NO_CUTS | {"strict": "unofficial"},  # for the rates below 24
+    "msmpeg4": QUANTISER_3 | NO_CUTS,
+    "mjpeg": {"flags": "+qscale", "global_quality": "354"},
 }
-MPEG4_TIME_BASE = Fraction(1, 60000)  # MPEG-4 part 2 takes no denominator beyond 65535
+MAX_RATE_PART = 65535  # numerator and denominator of the frame rate: MPEG-4 part 2 takes no larger ones
 MAX_FRAMES_PER_SECOND = 240  # that encoders plan for; it does not change the times
 
 
@@ -54,7 +63,8 @@ class Settings:
         options = dict(CODEC_OPTIONS.get(self.codec, {}))
         for name, value in self.options:
             options[name] = f"{options[name]}:{value}" if name.endswith("-params") and name in options else value
-        return {"flags": "+cgop", "g": str(self.gop), "keyint_min": str(self.gop)} | options
+        keys = {"g": str(self.gop)} | ({} if "global_quality" in options else {"keyint_min": str(self.gop)})
+        return {"flags": "+cgop"} | keys | options
 
 
 def check_settings(folder: Path, settings: Settings) -> None:
@@ -89,17 +99,8 @@ def check_settings(folder: Path, settings: Settings) -> None:
 
 def _trial_error(path: Path, settings: Settings) -> str | None:
     """Why three frames cannot be written and read, or None."""
-    base = Fraction(1, 25)
-    av.logging.set_level(av.logging.WARNING)
     try:
-        with av.logging.Capture() as logs, av.open(url(path), "w") as output:
-            stream = add_stream(output, settings, (256, 256), 1 / base, base)
-            for number in range(3):
-                frame = VideoFrame(256, 256, settings.pixel_format)
-                frame.pts, frame.time_base = number, base
-                output.mux(stream.encode(frame))
-            output.mux(stream.encode(None))
-            unknown = list(stream.codec_context.options)  # those that the encoder took are gone
+        unknown, messages = _write_trial(path, settings)
         with open_video(path) as video:
             video.get_frames([0, 2])
     except av.FFmpegError as error:
@@ -107,27 +108,90 @@ def _trial_error(path: Path, settings: Settings) -> str | None:
     except ValueError as error:
         return str(error)
     finally:
-        av.logging.set_level(None)
         path.unlink(missing_ok=True)
-    for _, _, message in logs:
+    for message in messages:
         if "option" in message.lower():
-            return message.strip()
+            return message
     return f"there is no option {' and no option '.join(unknown)}" if unknown else None
 
 
-def add_stream(
-    output: OutputContainer, settings: Settings, size: tuple[int, int], rate: Fraction, base: Fraction
-) -> VideoStream:
-    """The encoder: `size` is (width, height), `rate` frames per second, `base` seconds per unit of time."""
-    if settings.codec == "mpeg4" and base.denominator > MPEG4_TIME_BASE.denominator:
-        base = MPEG4_TIME_BASE
-    rate = min(max(rate, Fraction(1)), Fraction(MAX_FRAMES_PER_SECOND))
-    stream = output.add_stream(settings.codec, rate=rate, options=settings.encoder_options(), time_base=base)
-    assert isinstance(stream, VideoStream)
-    stream.width, stream.height = size
-    stream.pix_fmt = settings.pixel_format
-    stream.codec_context.thread_count = 1
-    return stream
+def _write_trial(path: Path, settings: Settings) -> tuple[list[str], list[str]]:
+    """The options that the encoder did not take, and what it said."""
+    av.logging.set_level(av.logging.WARNING)
+    try:
+        with av.logging.Capture() as logs, av.open(url(path), "w") as output:
+            encoder = Encoder(output, settings, (256, 256), 25, [0, 512, 1024], Fraction(1, 12800))
+            for _ in range(3):
+                encoder.encode(VideoFrame(256, 256, settings.pixel_format))
+            encoder.finish()
+            return list(encoder.codec.options), [message.strip() for _, _, message in logs]
+    finally:
+        av.logging.set_level(None)
+
+
+class Encoder:
+    """Encodes frames that it counts, and gives each packet its time.
+
+    Encoders never see the times: some take only a few frame rates, and none of them need to know more.
+
+    Args:
+        output: where packets go.
+        settings: which encoder.
+        size: (width, height) in pixels.
+        fps: frames per second, which encoders plan for; where they take only some, the nearest.
+        times: of each frame, in units of `time_base`; rising, the first one 0.
+        time_base: in seconds.
+    """
+
+    def __init__(
+        self,
+        output: OutputContainer,
+        settings: Settings,
+        size: tuple[int, int],
+        fps: float,
+        times: Sequence[int],
+        time_base: Fraction,
+    ) -> None:
+        rate = Fraction(min(max(fps, 1), MAX_FRAMES_PER_SECOND))
+        rate = rate.limit_denominator(MAX_RATE_PART // math.ceil(rate))
+        known = [Fraction(known.num, known.den) for known in av.Codec(settings.codec, "w").frame_rates or []]
+        rate = min(known, key=lambda known: abs(known - rate)) if known else rate
+        stream = output.add_stream(settings.codec, rate=rate, options=settings.encoder_options())
+        assert isinstance(stream, VideoStream)
+        stream.time_base = time_base
+        self._stream, self._output = stream, output
+        self.codec = stream.codec_context
+        self.codec.width, self.codec.height = size
+        self.codec.pix_fmt = settings.pixel_format
+        self.codec.thread_count = 1
+        self.codec.time_base = 1 / rate
+        self._times, self._time_base = times, time_base
+        self._step = max(1, round(times[-1] / (len(times) - 1))) if len(times) > 1 else round(1 / (fps * time_base))
+        self._num_frames = 0
+
+    def encode(self, frame: VideoFrame) -> None:
+        """Takes the next frame."""
+        frame.pts, frame.time_base = self._num_frames, self.codec.time_base
+        self._num_frames += 1
+        self._mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Writes what is left."""
+        self._mux(self._stream.encode(None))
+
+    def _mux(self, packets: Sequence[Packet[VideoStream]]) -> None:
+        for packet in packets:
+            assert packet.pts is not None
+            shown, decoded = packet.pts, packet.pts if packet.dts is None else packet.dts
+            packet.pts, packet.dts = self._time(shown), self._time(decoded)
+            packet.duration, packet.time_base = self._time(shown + 1) - self._time(shown), self._time_base
+            self._output.mux(packet)
+
+    def _time(self, number: int) -> int:
+        """Of a frame; before the first and after the last, frames follow evenly."""
+        last = len(self._times) - 1
+        inside = min(max(number, 0), last)
+        return self._times[inside] + (number - inside) * self._step
 
 
 def url(path: Path) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
@@ -12,26 +12,25 @@ from pathlib import Path
 
 import av
 import numpy as np
-from av.container import InputContainer, OutputContainer
+from av.container import OutputContainer
 from av.filter import Graph
-from av.stream import Discard, Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.format import VideoFormat
 from av.video.frame import PictureType, VideoFrame
 from av.video.reformatter import ColorRange, Colorspace, Interpolation, VideoReformatter
-from av.video.stream import VideoStream
-from encoders import Settings, add_stream, url
+from encoders import Encoder, Settings, url
 from numpy.typing import NDArray
-from PIL import Image
 
-from a2video.data.pyav_reader import ALLOWED_FORMATS
-from a2video.data.readers import IMAGE_SUFFIXES, VideoError, open_video
+from a2video.data.pyav_reader import PyAVReader
+from a2video.data.readers import IMAGE_SUFFIXES, VideoError
 
 MAX_DIFFERENCE = 8.0  # mean, in levels of 255, between pictures of 16 x 16 pixels
+SAME = 0.5  # such a difference between all frames is that of a good encoder
 RGB_MATRIX = 0  # AVCOL_SPC_RGB
 # FFmpeg's filters (name, arguments) that turn a picture by so many quarters counterclockwise.
 TURNS = {1: [("transpose", "cclock")], 2: [("hflip", ""), ("vflip", "")], 3: [("transpose", "clock")]}
 
-Picture = NDArray[np.float32]
+Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,11 @@ class Job:
 
 @dataclass(frozen=True)
 class _Written:
-    """What the file must show: its upright size, seconds from the first frame, and pictures by frame number."""
+    """What the file must show: its upright size, and the seconds from the first frame and a picture for each frame."""
 
     size: tuple[int, int]
-    times: list[float]
-    pictures: dict[int, Picture]
+    times: NDArray[np.float64]
+    pictures: list[Picture]
 
 
 def unfinished_path(target: Path) -> Path:
@@ -64,12 +63,11 @@ def reencode(job: Job, settings: Settings) -> None:
     """
     if job.source.suffix.lower() in IMAGE_SUFFIXES:
         raise VideoError(f"{job.source}: is a picture; only videos can be transcoded")
-    with open_video(job.source) as video:
-        num_frames = len(video)
     job.target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished_path(job.target)
     try:
-        written = _write(job.source, unfinished, settings, num_frames)
+        with closing(PyAVReader(job.source)) as video:
+            written = _write(video, unfinished, settings)
         _verify(unfinished, written, settings.gop)
         _finish(unfinished, job.target)
     finally:
@@ -91,78 +89,34 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _write(source: Path, path: Path, settings: Settings, num_frames: int) -> _Written:
+def _write(video: PyAVReader, path: Path, settings: Settings) -> _Written:
     """Decodes, scales, turns and encodes frame by frame."""
-    places = {0, num_frames // 2, num_frames - 1}
-    pictures = {}
-    times: list[int] = []
-    with _opened(source) as container, av.open(url(path), "w") as output:
-        stream = _video_stream(container)
-        rate = stream.average_rate or stream.guessed_rate or Fraction(25)
-        counted = container.format.name == "avi" or stream.time_base is None  # AVI has no times of its own
-        base = 1 / rate if counted or stream.time_base is None else stream.time_base
-        for number, frame in enumerate(_frames(source, container, stream)):
-            if number == 0:
-                scaler = _Scaler(frame, settings)
-                encoder = add_stream(output, settings, scaler.upright_size, rate, base)
-                scaler.describe(encoder, stream.codec_context.sample_aspect_ratio)
-            if number in places:
-                pictures[number] = _picture(np.rot90(frame.to_ndarray(format="rgb24"), scaler.turns))
-            times.append(_time(None if counted else frame.pts, times, round(1 / (rate * base))))
-            small = scaler(frame)
-            small.time_base = encoder.codec_context.time_base
-            small.pts = round((times[-1] - times[0]) * base / small.time_base)
-            _mux(output, encoder, small, rate)
-        if len(times) != num_frames:
-            raise VideoError(f"{source}: only {len(times)} of {num_frames} frames can be decoded")
-        _mux(output, encoder, None, rate)
-    return _Written(scaler.upright_size, [float((time - times[0]) * base) for time in times], pictures)
-
-
-def _mux(output: OutputContainer, encoder: VideoStream, frame: VideoFrame | None, rate: Fraction) -> None:
-    for packet in encoder.encode(frame):
-        if not packet.duration and packet.time_base:  # not every encoder sets it; the last one counts in the file's fps
-            packet.duration = round(1 / (rate * packet.time_base))
-        output.mux(packet)
-
-
-def _opened(source: Path) -> InputContainer:
-    options = {"protocol_whitelist": "file", "format_whitelist": ALLOWED_FORMATS}
-    return av.open(url(source), "r", options=options, metadata_errors="replace")
-
-
-def _video_stream(container: InputContainer) -> VideoStream:
-    """The stream that PyAVReader reads, to be decoded on one thread."""
-    videos = [s for s in container.streams.video if s.codec_context and not s.disposition & Disposition.attached_pic]
-    best = container.streams.best("video")
-    chosen = next((stream for stream in videos if stream is best), videos[0])
-    chosen.codec_context.thread_count = 1
-    for stream in container.streams:
-        if stream is not chosen:
-            stream.discard = Discard.all
-    return chosen
-
-
-def _frames(source: Path, container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
-    """All frames, each of which must be whole and look like the first."""
-    look = None
+    pictures = []
     try:
-        for number, frame in enumerate(container.decode(stream)):
-            look = look or (frame.width, frame.height, frame.rotation)
-            if frame.is_corrupt or (frame.width, frame.height, frame.rotation) != look:
-                raise VideoError(f"{source}: frame {number} is damaged, or differs in size or rotation from the first")
-            yield frame
+        with av.open(url(path), "w") as output:
+            for number, frame in enumerate(video.decode_all()):
+                if number == len(video):
+                    raise VideoError(f"{video.path}: has more frames than the {number} that its packets tell")
+                if number == 0:
+                    scaler = _Scaler(frame, settings)
+                    encoder = _encoder(output, settings, scaler.upright_size, video, frame.time_base)
+                    scaler.describe(encoder.codec, video.pixel_aspect)
+                encoder.encode(scaler(frame))
+                pictures.append(_picture(frame))
+            if len(pictures) != len(video):
+                raise VideoError(f"{video.path}: only {len(pictures)} of {len(video)} frames can be decoded")
+            encoder.finish()
     except av.FFmpegError as error:
-        raise VideoError(f"{source}: cannot be decoded to its end ({error.strerror})") from error
+        raise VideoError(f"{video.path}: cannot be written with codec {settings.codec} ({error.strerror})") from error
+    return _Written(scaler.upright_size, video.times, pictures)
 
 
-def _time(pts: int | None, before: list[int], step: int) -> int:
-    """The time of the next frame; one that is not known, or not after the last frame's, follows it by `step` or 1."""
-    if not before:
-        return pts or 0
-    if pts is None:
-        return before[-1] + max(1, step)
-    return max(pts, before[-1] + 1)
+def _encoder(
+    output: OutputContainer, settings: Settings, size: tuple[int, int], video: PyAVReader, base: Fraction | None
+) -> Encoder:
+    fps = video.fps or 25.0
+    base = base or 1 / Fraction(fps).limit_denominator(1001)
+    return Encoder(output, settings, size, fps, [round(time / base) for time in video.times.tolist()], base)
 
 
 class _Scaler:
@@ -204,9 +158,9 @@ class _Scaler:
         small.pict_type = PictureType.NONE  # the encoder's choice, not the source's
         return small
 
-    def describe(self, stream: VideoStream, pixel_aspect: Fraction | None) -> None:
+    def describe(self, codec: VideoCodecContext, pixel_aspect: Fraction | None) -> None:
         """Tells the encoder what the colours mean and which shape a pixel has."""
-        codec, first = stream.codec_context, self._first
+        first = self._first
         codec.colorspace, codec.color_range = first.colorspace, first.color_range
         codec.color_primaries, codec.color_trc = first.color_primaries, first.color_trc
         if pixel_aspect:
@@ -221,36 +175,49 @@ def _scaled_size(width: int, height: int, settings: Settings) -> tuple[int, int]
     return (max(1, round(width * scale / across)) * across, max(1, round(height * scale / down)) * down)
 
 
-def _picture(rgb: NDArray[np.uint8]) -> Picture:
-    """Small enough that compression does not show: float32 (16, 16, 3) in [0, 255]."""
-    return np.asarray(Image.fromarray(np.ascontiguousarray(rgb)).resize((16, 16), Image.Resampling.BOX), np.float32)
+def _picture(frame: VideoFrame) -> Picture:
+    """Upright and so small that compression does not show: uint8 (16, 16, 3)."""
+    small = frame.reformat(32, 32, "rgb24", interpolation=Interpolation.AREA, threads=1).to_ndarray()
+    whole = small.reshape(16, 2, 16, 2, 3).mean((1, 3))  # FFmpeg gives two pixels one colour, and fields their own rows
+    return np.rot90(whole.astype(np.uint8), round(frame.rotation / 90))
 
 
 def _verify(path: Path, written: _Written, gop: int) -> None:
     """Raises VideoError unless the file holds what was meant to be written."""
-    with open_video(path) as video:
-        if len(video) != len(written.times):
-            raise VideoError(f"its transcoded file has {len(video)} frames instead of {len(written.times)}")
-        for number, expected in written.pictures.items():
-            frame = video.get_frames([number])[0]
-            if frame.shape[1::-1] != written.size:
-                raise VideoError(f"its transcoded file is {frame.shape[1]}x{frame.shape[0]} instead of {written.size}")
-            difference = float(abs(_picture(frame) - expected).mean())
-            if difference > MAX_DIFFERENCE:
+    differences: list[list[float]] = []  # of each frame from those before, at and after its place
+    last = len(written.pictures) - 1
+    with closing(PyAVReader(path)) as video:
+        if len(video) != last + 1:
+            raise VideoError(f"its transcoded file has {len(video)} frames instead of {last + 1}")
+        for number, frame in enumerate(video.decode_all()):
+            if (frame.width, frame.height) != written.size:
+                raise VideoError(f"its transcoded file is {frame.width}x{frame.height} instead of {written.size}")
+            picture = _picture(frame).astype(np.int16)
+            places = (max(number - 1, 0), number, min(number + 1, last))
+            differences.append([float(abs(picture - written.pictures[place]).mean()) for place in places])
+            if differences[-1][1] > MAX_DIFFERENCE:
                 raise VideoError(
-                    f"its transcoded file differs from it by {difference:.1f} levels in frame {number}: expected at "
-                    f"most {MAX_DIFFERENCE:g}; ask for a better quality with --options"
+                    f"its transcoded file differs from it by {differences[-1][1]:.1f} levels in frame {number}: "
+                    f"expected at most {MAX_DIFFERENCE:g}; ask for a better quality with --options"
                 )
-    with _opened(path) as container:
+    if len(differences) != last + 1:
+        raise VideoError(f"its transcoded file has {len(differences)} frames instead of {last + 1}")
+    before, at, after = np.mean(differences, axis=0)
+    if at > 2 * min(before, after) + SAME:
+        raise VideoError(f"its transcoded file shows each frame one place too {'late' if before < after else 'early'}")
+    _verify_packets(path, written.times, gop)
+
+
+def _verify_packets(path: Path, times: NDArray[np.float64], gop: int) -> None:
+    """Raises VideoError unless frames come at their times and keyframes in their places."""
+    with av.open(url(path)) as container:
         stream = container.streams.video[0]
-        assert stream.time_base is not None
+        base = Fraction(stream.time_base or 1)  # a stream of a closed container says anything
         packets = sorted(
-            (float((packet.pts or 0) * stream.time_base), packet.is_keyframe)
-            for packet in container.demux(stream)
-            if packet.size
+            (float((packet.pts or 0) * base), packet.is_keyframe) for packet in container.demux(stream) if packet.size
         )
-    apart = max(abs(time - expected) for (time, _), expected in zip(packets, written.times, strict=True))
-    if apart > float(stream.time_base) + 1e-4:
+    apart = max(abs(time - expected) for (time, _), expected in zip(packets, times.tolist(), strict=True))
+    if apart > float(base) + 1e-4:
         raise VideoError(f"its transcoded file shows a frame {apart:.4f} s too early or late")
     keys = [number for number, (_, is_key) in enumerate(packets) if is_key] + [len(packets)]
     longest = max(after - before for before, after in pairwise(keys))

@@ -3,8 +3,8 @@
     python data_prep/transcode.py --list train.csv --out small --short-side 256 --gop 12
 
 writes the videos under `small/` in the folders they have now, `small/list.csv` with their labels and `small/failed.csv`
-(path, reason). Nothing is there that was not decoded again and compared. Run it again after it was stopped, or with
-more videos: what is finished stays. The sources are never changed.
+(path, reason). Nothing is there that was not decoded again and compared, frame by frame. Run it again after it was
+stopped, or with more videos: what is finished stays. The sources are never changed.
 """
 
 from __future__ import annotations
@@ -59,12 +59,24 @@ class Record:
     """Which outputs are finished and of which sources, kept in the output folder.
 
     Raises:
-        InputError: the folder was written with other settings.
+        InputError: the folder was written with other settings, or the record is damaged.
     """
 
     def __init__(self, out: Path, settings: Settings) -> None:
         self._out = out
         self._table = sqlite3.connect(out / "transcode.sqlite")
+        try:
+            rows = self._begin(settings)
+        except sqlite3.DatabaseError as error:
+            self._table.close()
+            raise InputError(
+                f"{out / 'transcode.sqlite'} is no record of finished videos ({error}): delete it, and all are written "
+                "again"
+            ) from error
+        self._done = {name: (Stamp(size, mtime), written) for name, size, mtime, written in rows}
+
+    def _begin(self, settings: Settings) -> list[tuple[str, int, int, int]]:
+        """The rows of what is finished; refuses other settings than theirs."""
         with self._table:
             self._table.execute("CREATE TABLE IF NOT EXISTS settings (text TEXT)")
             self._table.execute(
@@ -73,10 +85,10 @@ class Record:
             rows = self._table.execute("SELECT name, size, mtime, written FROM done").fetchall()
             before = self._table.execute("SELECT text FROM settings").fetchone()
             if before is not None and rows:
-                _refuse_others(out, json.loads(before[0]), json.loads(json.dumps(asdict(settings))))
+                _refuse_others(self._out, json.loads(before[0]), json.loads(json.dumps(asdict(settings))))
             self._table.execute("DELETE FROM settings")
             self._table.execute("INSERT INTO settings VALUES (?)", (json.dumps(asdict(settings)),))
-        self._done = {name: (Stamp(size, mtime), written) for name, size, mtime, written in rows}
+        return rows
 
     def has(self, job: Job, stamp: Stamp) -> bool:
         """Whether the target is there, as it was written from this very source."""

@@ -34,7 +34,9 @@ def write_list(path: Path, small_data: Path, split: str, bad: dict[str, str]) ->
 
 
 def bad_rows(out: Path) -> list[tuple[str, str, str]]:
-    """(name, rank, epoch) in bad_videos.csv."""
+    """(name, rank, epoch) in bad_videos.csv, which is there only if a video was bad."""
+    if not (out / "bad_videos.csv").exists():
+        return []
     with (out / "bad_videos.csv").open(encoding="utf-8") as file:
         return [(Path(row["path"]).name, row["rank"], row["epoch"]) for row in csv.DictReader(file)]
 
@@ -54,7 +56,7 @@ def fit(write_config: Writer, small_data: Path, tmp_path: Path) -> list[str]:
     """The command that trains with bad videos of each kind; results of the last epoch in out/last.ckpt."""
     bad = {"text.mp4": "left", "hang.mp4": "right", "crash.mp4": "left", "truncated.mp4": "left"}
     options = [f"--data.train_list={write_list(tmp_path / 'train.csv', small_data, 'train', bad)}"]
-    options += ["--data.max_bad_share=0.5", "--data.time_limit_seconds=0.8", "--trainer.max_epochs=3"]
+    options += ["--data.max_bad_share=0.5", "--data.time_limit_seconds=0.8", "--trainer.max_epochs=2"]
     return ["fit", "--config", str(write_config(tmp_path)), *options]
 
 
@@ -69,18 +71,17 @@ def test_training_goes_on_without_bad_videos(
         assert {rank for _, rank, _ in rows} == {"0"}
         assert {epoch for _, _, epoch in rows} == {"0"}
         weights.append(torch.load(tmp_path / "out/last.ckpt", weights_only=True))
-    assert weights[0]["global_step"] == 9  # every batch was full
+    assert weights[0]["global_step"] == 6  # every batch was full
     assert all(torch.equal(w, weights[1]["state_dict"][name]) for name, w in weights[0]["state_dict"].items())
     text = (tmp_path / "out/bad_videos.csv").read_text()
     assert f"{tmp_path}/hang.mp4,took longer than 0.8 s to read,0,0\n" in text
-    assert "/crash.mp4,the process that read it was killed by signal 11" in text
+    assert "/crash.mp4,the second process that read it was killed by signal 11" in text
     assert f"Bad videos: 4 of 12 train videos could not be read, see {tmp_path}/out/bad_videos.csv" in (
         capsys.readouterr().out
     )
-    resume = [*fit, f"--ckpt_path={tmp_path / 'out/last.ckpt'}", "--trainer.max_epochs=4", "--data.num_workers=1"]
+    resume = [*fit, f"--ckpt_path={tmp_path / 'out/last.ckpt'}", "--trainer.max_epochs=3", "--data.num_workers=1"]
     main(resume)
-    assert len(bad_rows(tmp_path / "out")) == 8
-    assert {epoch for _, _, epoch in bad_rows(tmp_path / "out")[4:]} == {"3"}
+    assert len(bad_rows(tmp_path / "out")) == 4  # they are in the file already
 
 
 def test_too_many_bad_videos_stop_the_run(
@@ -105,7 +106,7 @@ def test_validation_goes_on_and_says_what_it_left_out(
     with (tmp_path / "out/logs/version_0/metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["val/top1"]]
     assert [float(row["val/num_unscored"]) for row in rows] == [1, 1]
-    assert all(float(row["val/top1"]) * 4 % 1 == 0 for row in rows)
+    assert all(float(row["val/top1"]) in map(pytest.approx, (0, 0.2, 0.4, 0.6, 0.8)) for row in rows)  # of all five
     assert all(0.3 < float(row["val/loss"]) < 3 for row in rows)
     main([*fit, "--overwrite=true"])
     assert bad_rows(tmp_path / "out") == []

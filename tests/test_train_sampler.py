@@ -53,7 +53,7 @@ def test_protocol_and_several_strides_in_yaml(
     config = write_config(tmp_path)
     preset = {"class_path": "a2video.data.protocols.mfnet_kinetics_train"}
     message = refusal(capsys, with_data(config, train_sampler=preset))
-    assert "train_sampler takes clips of 16 frames, but data.preprocessing.num_frames is 4: make them equal" in message
+    assert "data.train_sampler has num_frames = 16, but data.preprocessing.num_frames is 4: make them equal" in message
     strides = {
         "class_path": "a2video.data.samplers.RandomClips",
         "init_args": {"num_frames": 4, "frame_stride": [1, 2]},

@@ -21,6 +21,8 @@ from a2video.errors import InputError
 
 DATA_PREP = Path(__file__).resolve().parents[1] / "data_prep"
 sys.path.insert(0, str(DATA_PREP))
+import encoders  # noqa: E402
+import reencode as reencode_module  # noqa: E402
 import transcode  # noqa: E402
 from common import Listed, read_list  # noqa: E402
 from encoders import Settings  # noqa: E402
@@ -160,7 +162,9 @@ def test_times_sound_and_rotation(tmp_path: Path) -> None:
     assert [number for number, (_, is_key) in enumerate(packets(tmp_path / "out" / "a.mp4")) if is_key] == [0, 5, 10]
 
 
-@pytest.mark.parametrize("codec", ["libx265", "libvpx-vp9", "mpeg4", "libsvtav1", "ffv1"])
+@pytest.mark.parametrize(
+    "codec", ["libx265", "libvpx-vp9", "mpeg4", "libsvtav1", "ffv1", "mpeg2video", "mpeg1video", "msmpeg4"]
+)
 def test_codecs(codec: str, tmp_path: Path) -> None:
     source = write_video(tmp_path / "a.mp4", scene(10, 64, 80))
     target = tmp_path / "b.mkv"
@@ -169,6 +173,90 @@ def test_codecs(codec: str, tmp_path: Path) -> None:
         assert video.get_frames([0, 9]).shape == (2, 64, 80, 3)  # never enlarged
     keys = [number for number, (_, is_key) in enumerate(packets(target)) if is_key]
     assert keys == [0, 4, 8]
+
+
+@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4", "mjpeg"])
+def test_times_that_encoders_do_not_know(codec: str, tmp_path: Path) -> None:
+    ticks = [9000 + 3214 * number + 4500 * (number > 3) for number in range(8)]  # 28 frames per second, and a gap
+    source = encode(tmp_path / "a.mp4", scene(8, 48, 64), ticks)
+    pixels = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    arguments = ["--list", tmp_path, "--out", tmp_path.with_name(codec), "--codec", codec, "--pixel-format", pixels]
+    assert source.is_file()
+    assert run(*arguments) == 0
+    expected = [(tick - 9000) / 90000 for tick in ticks]
+    assert [time for time, _ in packets(tmp_path.with_name(codec) / "a.mp4")] == pytest.approx(expected, abs=1e-6)
+
+
+def test_gaps_in_avi(tmp_path: Path) -> None:
+    source, target = tmp_path / "a.avi", tmp_path / "a.mp4"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("mpeg4", rate=50, time_base=Fraction(1, 50))
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for number, frame in enumerate(scene(25, 48, 64)):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts, picture.time_base = 2 * number, Fraction(1, 50)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode(None))
+    reencode(Job(source, target), Settings())
+    with open_video(target) as video:
+        assert len(video) == 25
+        assert video.fps == 25
+        assert video.times[-1] == pytest.approx(0.96)
+
+
+def test_quiet(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    encoders.check_settings(tmp_path, Settings())
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_damage_that_a_decoder_only_logs(tmp_path: Path) -> None:
+    source = tmp_path / "a.mkv"
+    with av.open(str(source), "w") as container:
+        stream = container.add_stream("ffv1", rate=30, options={"slicecrc": "1", "level": "3"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for frame in scene(6, 48, 64):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    with av.open(str(source)) as container:
+        third = [bytes(packet) for packet in container.demux(video=0) if packet.size][2]
+    data = bytearray(source.read_bytes())
+    data[data.index(third) + len(third) // 2] ^= 16
+    source.write_bytes(data)
+    for _ in range(2):  # the decoder says the same again
+        with pytest.raises(InputError, match="only 2 frames can be decoded"):
+            reencode(Job(source, tmp_path / "b.mp4"), Settings())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mkv"]
+
+
+@pytest.mark.parametrize(("shift", "when"), [(1, "late"), (-1, "early")])
+def test_frames_in_each_others_places_are_noticed(
+    shift: int, when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.repeat(np.arange(0, 90, 3, dtype=np.uint8), 32 * 32 * 3).reshape(30, 32, 32, 3)  # slower than 8 levels
+    write = reencode_module._write
+
+    def write_shifted(*arguments):
+        written = write(*arguments)
+        pictures = written.pictures
+        shifted = [pictures[min(max(number + shift, 0), 29)] for number in range(30)]
+        return reencode_module._Written(written.size, written.times, shifted)
+
+    monkeypatch.setattr(reencode_module, "_write", write_shifted)
+    with pytest.raises(InputError, match=f"shows each frame one place too {when}"):
+        reencode(Job(write_video(tmp_path / "a.mp4", frames), tmp_path / "b.mp4"), Settings())
+
+
+def test_damaged_record(sources: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "transcode.sqlite").write_bytes(b"no table " * 200)
+    assert run("--list", sources, "--out", tmp_path) == 2
+    assert "transcode.sqlite is no record of finished videos (file is not a database)" in capsys.readouterr().err
+
+
+def test_what_an_encoder_refuses(tmp_path: Path) -> None:
+    source = write_video(tmp_path / "a.mp4", scene(3, 32, 32))
+    with pytest.raises(InputError, match=r"a\.mp4: cannot be written with codec libx264 \(.+\)$"):
+        reencode(Job(source, tmp_path / "b.mp4"), Settings(options=(("preset", "none such"),)))
 
 
 def test_wrong_quality_is_noticed(tmp_path: Path) -> None:
@@ -296,6 +384,6 @@ def test_shared_videos(name: str, shared: Path, tmp_path: Path) -> None:
 
 
 def test_damage_in_the_middle(shared: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"corrupted\.mp4: cannot be decoded to its end"):
+    with pytest.raises(InputError, match=r"corrupted\.mp4: only \d+ frames can be decoded"):
         reencode(Job(shared / "videos" / "corrupted.mp4", tmp_path / "a.mp4"), Settings())
     assert not list(tmp_path.iterdir())

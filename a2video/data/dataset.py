@@ -18,7 +18,7 @@ from a2video.data.transforms import Cut, EvenCrops, Preprocessing, Transform
 from a2video.data.video_list import VideoList
 from a2video.errors import InputError
 
-MAX_REPLACEMENTS = 10  # videos tried in place of a bad one; as many in a row are no accident
+MAX_REPLACEMENTS = 30  # videos tried in place of a bad one; as many in a row are no accident
 
 
 class Item(TypedDict):
@@ -57,15 +57,18 @@ def load_views(
     Raises:
         VideoError: the video cannot be read, or is too short for the sampler.
     """
-    with open_it(path) as video:
-        times = video.times if sampler.target_fps else None
-        try:
-            indices = sampler(len(video), rng, times)  # (num_clips, T)
-        except ValueError as error:
-            raise VideoError(f"{path}: {error}") from error
-        wanted, places = np.unique(indices, return_inverse=True)
-        views = _Views(indices.shape, places, transform, rng)
-        video.read(wanted, views.take)
+    try:
+        with open_it(path) as video:
+            times = video.times if sampler.target_fps else None
+            try:
+                indices = sampler(len(video), rng, times)  # (num_clips, T)
+            except ValueError as error:
+                raise VideoError(f"{path}: {error}") from error
+            wanted, places = np.unique(indices, return_inverse=True)
+            views = _Views(indices.shape, places, transform, rng)
+            video.read(wanted, views.take)
+    except (OSError, MemoryError) as error:
+        raise VideoError(f"{path}: {type(error).__name__} while it was read: {error}") from error
     return views.clips
 
 
@@ -214,14 +217,21 @@ def collate(items: Sequence[Item]) -> Batch:
 class EpochSampler(Sampler[int]):
     """Indices for VideoDataset, `epoch * num_videos + i`, each rank its own part.
 
-    Shuffled, every rank gets the same number of videos (a remainder waits for another epoch's order), so that no
-    rank waits for another in training. In order, every video is given to exactly one rank, none twice.
+    In training every rank gets the same number of videos (a remainder waits for another epoch's order), so that no
+    rank waits for another. Otherwise every video is given to exactly one rank, none twice.
+
+    Args:
+        num_videos: videos in the list.
+        shuffle: a new order in each epoch; the list's own if not.
+        seed: of the orders.
+        drop_remainder: as in training; `shuffle` when None.
     """
 
-    def __init__(self, num_videos: int, shuffle: bool, seed: int = 0) -> None:
+    def __init__(self, num_videos: int, shuffle: bool, seed: int = 0, drop_remainder: bool | None = None) -> None:
         self.num_videos = num_videos
         self.shuffle = shuffle
         self.seed = seed
+        self.drop_remainder = shuffle if drop_remainder is None else drop_remainder
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -230,14 +240,14 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rank, world = _rank_and_world()
-        if not self.shuffle:
-            return iter(range(rank, self.num_videos, world))
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_videos)
-        return iter((self.epoch * self.num_videos + order[rank::world][: len(self)]).tolist())
+        order = np.arange(self.num_videos)
+        if self.shuffle:
+            order = self.epoch * self.num_videos + np.random.default_rng([self.seed, self.epoch]).permutation(order)
+        return iter(order[rank::world][: len(self)].tolist())
 
     def __len__(self) -> int:
         rank, world = _rank_and_world()
-        return self.num_videos // world if self.shuffle else len(range(rank, self.num_videos, world))
+        return self.num_videos // world if self.drop_remainder else len(range(rank, self.num_videos, world))
 
 
 def _rank_and_world() -> tuple[int, int]:

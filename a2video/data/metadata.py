@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import zlib
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +56,12 @@ class MetadataCache:
         path: the file; made by the first `put`.
 
     Raises:
-        InputError: on first use, if the file is no metadata cache.
+        InputError: on use, if the file is no metadata cache.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._folder = self.path.absolute().parent
+        self._folder = os.path.dirname(os.path.realpath(path))  # noqa: PTH120 (links are followed, here and in videos)
         self._connection: tuple[int, sqlite3.Connection] | None = None  # of the process with this number
 
     def get(self, video: str | os.PathLike[str]) -> VideoRecord | None:
@@ -76,27 +77,29 @@ class MetadataCache:
         try:
             row = self._connect().execute(query, (self._key(video), status.st_size, status.st_mtime_ns)).fetchone()
             return None if row is None else VideoRecord(PacketIndex.from_bytes(row[0]), *row[1:])
-        except sqlite3.Error as error:
+        except (sqlite3.Error, zlib.error, ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"{self.path} is no metadata cache ({error}): give the metadata.sqlite that data_prep/verify.py wrote"
+                f"{self.path} is no metadata cache of this version of a2video ({error}): write it anew with "
+                "data_prep/verify.py"
             ) from error
 
     def put(self, video: str | os.PathLike[str], record: VideoRecord) -> None:
         """Adds or replaces the record of a video as it is on disk now."""
         status, index = Path(video).stat(), record.index
-        with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
-            connection.execute(SCHEMA)
-            connection.execute(
-                "INSERT OR REPLACE INTO videos VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    *(self._key(video), status.st_size, status.st_mtime_ns, index.num_frames, record.fps),
-                    *(record.width, record.height, record.rotation, record.duration_seconds),
-                    *(record.codec, record.container, len(index.keyframes), index.to_bytes()),
-                ),
-            )
+        row = (
+            *(self._key(video), status.st_size, status.st_mtime_ns, index.num_frames, record.fps),
+            *(record.width, record.height, record.rotation, record.duration_seconds),
+            *(record.codec, record.container, len(index.keyframes), index.to_bytes()),
+        )
+        try:
+            with closing(sqlite3.connect(self.path, timeout=60)) as connection, connection:
+                connection.execute(SCHEMA)
+                connection.execute(f"INSERT OR REPLACE INTO videos VALUES ({', '.join('?' * len(row))})", row)
+        except sqlite3.Error as error:
+            raise InputError(f"{self.path} cannot be written as a metadata cache ({error}): move it away") from error
 
     def _key(self, video: str | os.PathLike[str]) -> str:
-        path = os.path.relpath(Path(video).absolute(), self._folder)
+        path = os.path.relpath(os.path.realpath(video), self._folder)
         return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
     def _connect(self) -> sqlite3.Connection:

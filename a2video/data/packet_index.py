@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 
+VERSION = 1  # of PacketIndex.to_bytes
 # Where a packet is one picture; the timed formats also store its presentation time.
 TIMED_FORMATS = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 COUNTABLE_FORMATS = TIMED_FORMATS | {"avi"}
@@ -46,7 +47,7 @@ class PacketIndex:
             packets do not tell frames apart: frames must be counted from the beginning.
         keyframes: numbers of the frames from which decoding can start, rising, the first one 0; empty without labels.
         positions: time stamps that seeking takes, one for each keyframe.
-        times: presentation time of each frame in units of time_base, rising; empty if frames follow evenly.
+        times: presentation time of each frame in units of time_base, rising; empty if they are not known.
         time_base: seconds.
         is_unpacked: packets are numbered after each has been given one picture (see `packets`).
     """
@@ -64,6 +65,7 @@ class PacketIndex:
         arrays = (self.labels, self.keyframes, self.positions, self.times)
         same_times = self.times is self.labels or np.array_equal(self.times, self.labels)
         head = {
+            "version": VERSION,
             "frames": self.num_frames,
             "lengths": [len(array) for array in arrays[:3]] + [-1 if same_times else len(self.times)],
             "time_base": [self.time_base.numerator, self.time_base.denominator],
@@ -74,9 +76,11 @@ class PacketIndex:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> PacketIndex:
-        """The inverse of to_bytes."""
+        """The inverse of to_bytes; raises ValueError or zlib.error for anything else."""
         head, body = zlib.decompress(data).split(b"\n", 1)
         values = json.loads(head)
+        if values.get("version") != VERSION:
+            raise ValueError(f"a packet index of version {values.get('version')}, expected {VERSION}")
         lengths = values["lengths"]
         ends = np.cumsum([max(0, length) for length in lengths])
         deltas = np.frombuffer(body, "<i8")
@@ -128,6 +132,7 @@ def scan(container: InputContainer, stream: VideoStream) -> tuple[PacketIndex | 
     codec, is_timed = stream.codec_context.name, container.format.name in TIMED_FORMATS
     unpack = codec == "mpeg4" and container.format.name == "avi"
     labels: list[int | None] = []  # of the packets that are to be shown, in the order of decoding
+    decoding_times: list[int | None] = []  # of the same
     keyframes: list[tuple[int | None, int | None]] = []  # (label, decoding time)
     are_bidirectional = []
     num_packets = 0
@@ -147,6 +152,7 @@ def scan(container: InputContainer, stream: VideoStream) -> tuple[PacketIndex | 
             are_bidirectional.append(is_frame_each and _picture_type(data) == MPEG4_BIDIRECTIONAL)
         if not packet.is_discard:
             labels.append(label)
+            decoding_times.append(packet.dts)
         if packet.is_keyframe and (num_packets == 0 or not packet.is_discard):
             keyframes.append((label, label if is_timed else packet.dts))
         num_packets += 1
@@ -155,12 +161,30 @@ def scan(container: InputContainer, stream: VideoStream) -> tuple[PacketIndex | 
     try:
         shown = _timed_order(labels, keyframes, stream) if is_timed else _packet_order(are_bidirectional)
     except UnsureError:
-        return (None if is_timed or unpack else PacketIndex(len(labels))), num_packets
-    return with_keyframes(shown, keyframes, stream, is_timed), num_packets
+        if is_timed or unpack:
+            return None, num_packets
+        return PacketIndex(len(labels), times=_rising(decoding_times), time_base=time_base_of(stream)), num_packets
+    times = np.array(shown, np.int64) if is_timed else _rising(decoding_times)
+    return with_keyframes(shown, keyframes, stream, times, is_timed), num_packets
+
+
+def time_base_of(stream: VideoStream) -> Fraction:
+    """Seconds in a unit of the stream's times."""
+    return stream.time_base or Fraction(1)
+
+
+def _rising(decoding_times: Sequence[int | None]) -> IntArray:
+    """Presentation times of an AVI file: it shows a picture whenever one is due for decoding. Empty if unknown."""
+    times = np.array([-1 if time is None else time for time in decoding_times], np.int64)
+    return times if len(times) and times[0] >= 0 and (np.diff(times) > 0).all() else nothing()
 
 
 def with_keyframes(
-    shown: Sequence[int], keyframes: Sequence[tuple[int | None, int | None]], stream: VideoStream, is_timed: bool
+    shown: Sequence[int],
+    keyframes: Sequence[tuple[int | None, int | None]],
+    stream: VideoStream,
+    times: IntArray,
+    is_timed: bool,
 ) -> PacketIndex:
     """The index of frames with the labels `shown`, in the order of presentation."""
     labels = np.array(shown, np.int64)
@@ -175,8 +199,8 @@ def with_keyframes(
         labels=labels,
         keyframes=np.array([number for number, _ in starts], np.int64),
         positions=np.array([position for _, position in starts], np.int64),
-        times=labels if is_timed else nothing(),
-        time_base=stream.time_base or Fraction(1),
+        times=times,
+        time_base=time_base_of(stream),
         is_unpacked=not is_timed,
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
 from typing import cast
@@ -19,7 +20,15 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 
 from a2video.data.metadata import VideoRecord
-from a2video.data.packet_index import PacketIndex, may_be_referred_to, packets, scan, stated_bytes
+from a2video.data.packet_index import (
+    PacketIndex,
+    may_be_referred_to,
+    nothing,
+    packets,
+    scan,
+    stated_bytes,
+    time_base_of,
+)
 from a2video.data.readers import Frames, StartOverError, VideoError, VideoReader, existing_file
 
 # What FFmpeg may open: self-contained files; no playlists, which name other files, and no devices.
@@ -62,7 +71,13 @@ class PyAVReader(VideoReader):
             self.close()
             raise
         self._is_at_start = record is not None
-        self.fps = float(self._stream.average_rate or self._stream.guessed_rate or 0)
+        self.fps = float(self._rate())
+
+    def _rate(self) -> Fraction:
+        ticks = self._index.times
+        if self._container.format.name == "avi" and len(ticks) > 1:  # it states how often a frame may come
+            return (len(ticks) - 1) / (int(ticks[-1] - ticks[0]) * self._index.time_base)
+        return self._stream.average_rate or self._stream.guessed_rate or Fraction(0)
 
     def __len__(self) -> int:
         """The number of frames."""
@@ -97,6 +112,34 @@ class PyAVReader(VideoReader):
             codec=self._stream.codec_context.name,
             container=self._container.format.name,
         )
+
+    def decode_all(self) -> Iterator[VideoFrame]:
+        """Decodes every frame from the beginning, in order, whatever the index says; ask for nothing else meanwhile.
+
+        Raises:
+            VideoError: a frame is damaged, or differs in size or rotation from the first.
+        """
+        if self._is_closed:
+            raise ValueError(f"the reader of {self.path} is closed")
+        self._is_at_start = False
+        self._container.close()
+        self._open(probes=True)  # leads exactly to the beginning in any format; seeking does not
+        number = 0
+        try:
+            for packet in self._container.demux(self._stream):
+                for frame in self._decode_packet(packet if packet.size else None):
+                    self._check(frame, number)
+                    if frame.is_corrupt:
+                        raise self._error(f"frame {number} is damaged; {REPAIR}")
+                    yield frame
+                    number += 1
+        except av.FFmpegError as error:
+            raise self._error(f"only {number} frames can be decoded ({error.strerror}); {REPAIR}") from error
+
+    @property
+    def pixel_aspect(self) -> Fraction | None:
+        """Width of a stored pixel divided by its height; None if the file does not tell."""
+        return self._codec.sample_aspect_ratio or None
 
     def close(self) -> None:
         """Releases the file."""
@@ -164,14 +207,13 @@ class PyAVReader(VideoReader):
             raise self._error(f"is cut off after {num_packets} of {num_listed} packets; get the file again")
         if index is not None:
             return index
-        times = [frame.pts for frame in self._decode_everything()]
+        times = [frame.pts for frame in self.decode_all()]
         if not times:
             raise self._error("has no frames; get the file again or leave it out of the list")
         known = np.array([-1 if time is None else time for time in times], np.int64)
         is_rising = None not in times and bool((np.diff(known) > 0).all())
-        time_base = self._stream.time_base
-        if is_rising and time_base is not None:
-            return PacketIndex(len(times), times=known, time_base=time_base)
+        if is_rising:
+            return PacketIndex(len(times), times=known, time_base=time_base_of(self._stream))
         return PacketIndex(len(times))
 
     def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
@@ -246,12 +288,12 @@ class PyAVReader(VideoReader):
 
     def _decode_counting(self, wanted: Sequence[int]) -> Iterator[Frames]:
         """Decodes from the beginning, every frame."""
-        times = self._index.times
+        times = nothing() if self._container.format.name == "avi" else self._index.times  # there none is in the frames
         held: deque[tuple[int, VideoFrame]] = deque()  # until those have come out whole that it may refer to
         place = number = 0
-        for number, frame in enumerate(self._decode_everything()):
-            if len(times) and frame.pts != times[number]:
-                raise self._error(f"frame {number} does not come at its time, {times[number]}; {REPAIR}")
+        for number, frame in enumerate(self.decode_all()):
+            if len(times) and (number >= len(times) or frame.pts != times[number]):
+                raise self._error(f"frame {number} does not come at its time; {REPAIR}")
             if place < len(wanted) and number == wanted[place]:
                 held.append((number, frame))
                 place += 1
@@ -263,32 +305,19 @@ class PyAVReader(VideoReader):
             raise self._error(f"only {number + 1} of {len(self)} frames can be decoded; {REPAIR}")
         yield from (self._to_rgb(frame) for _, frame in held)
 
-    def _decode_everything(self) -> Iterator[VideoFrame]:
-        self._container.close()
-        self._open(probes=True)  # leads exactly to the beginning in any format; seeking does not
-        number = 0
-        try:
-            for packet in self._container.demux(self._stream):
-                for frame in self._decode_packet(packet if packet.size else None):
-                    self._check(frame, number)
-                    if frame.is_corrupt:
-                        raise self._error(f"frame {number} is damaged; {REPAIR}")
-                    yield frame
-                    number += 1
-        except av.FFmpegError as error:
-            raise self._error(f"only {number} frames can be decoded ({error.strerror}); {REPAIR}") from error
-
     def _decode_packet(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
         """Decodes a packet, or what is left after the last; raises an FFmpegError if the decoder reports damage."""
         if self._codec.name not in LOGGING_CODECS:
             return self._codec.decode(packet)
-        level = av.logging.get_level()
+        level, skips_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
         av.logging.set_level(av.logging.ERROR)
+        av.logging.set_skip_repeated(False)  # what was said of another packet, or file, counts again
         try:
             with av.logging.Capture() as logs:
                 frames = self._codec.decode(packet)
         finally:
             av.logging.set_level(level)
+            av.logging.set_skip_repeated(skips_repeated)
         if logs:
             raise av.InvalidDataError(1, logs[0][2].strip())
         return frames

@@ -44,7 +44,7 @@ class VideoReader(ABC):
 
     path: Path
     fps: float
-    """Average frames per second as the file states it; 0.0 if it does not."""
+    """Average frames per second; 0.0 if the file does not tell."""
 
     @abstractmethod
     def __init__(self, path: str | os.PathLike[str], record: VideoRecord | None = None) -> None: ...
@@ -106,10 +106,13 @@ class VideoReader(ABC):
             RGB (T, H, W, 3) in the order asked, upright.
 
         Raises:
-            ValueError: `indices` is empty.
+            ValueError: `indices` is empty, or no list of whole numbers.
             IndexError, VideoError: see read.
         """
-        wanted, places = np.unique(np.asarray(indices, dtype=np.int64), return_inverse=True)
+        given = np.asarray(indices)
+        if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+            raise ValueError(f"expected a list of whole numbers, got {given.dtype} of shape {given.shape}")
+        wanted, places = np.unique(given.astype(np.int64), return_inverse=True)
         images = np.empty((0, 0, 0, 3), np.uint8)
 
         def keep(place: int, frames: Frames) -> None:
@@ -143,7 +146,7 @@ def _hand_on(frames: Iterator[Frames], num: int, consume: Callable[[int, Frames]
         if place == 0:
             chunk = np.empty((min(num, CHUNK_BYTES // frame.nbytes), *frame.shape), np.uint8)
         if len(chunk) < 2:
-            consume(place, frame[None])
+            consume(place, np.ascontiguousarray(frame)[None])  # turned ones are views with negative strides
             continue
         number = place % len(chunk)
         chunk[number] = frame

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -125,7 +126,7 @@ class RandomClips(ClipSampler):
         short: Short = "loop",
     ) -> None:
         super().__init__(num_frames, num_clips, target_fps, short)
-        strides = (frame_stride,) if isinstance(frame_stride, int) else tuple(frame_stride)
+        strides = tuple(frame_stride) if isinstance(frame_stride, Sequence) else (frame_stride,)
         self.frame_strides = tuple(_check_stride(stride) for stride in strides)
         if not strides:
             raise ValueError("frame_stride is empty: give one stride, or several to draw from")
@@ -252,7 +253,7 @@ class SegmentFrames(ClipSampler):
 
 
 def _check_stride(frame_stride: int) -> int:
-    """The value itself, if it is in range."""
-    if frame_stride < 0:
+    """The value itself, if it is a whole number in range."""
+    if not isinstance(frame_stride, Integral) or frame_stride < 0:
         raise ValueError(f"expected frame_stride >= 0, got {frame_stride}")
-    return frame_stride
+    return int(frame_stride)

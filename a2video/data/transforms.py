@@ -81,11 +81,11 @@ class Preprocessing:
         return dataclasses.replace(self, num_clips=1, num_crops=1)
 
     def normalize(self, clips: Tensor) -> Tensor:
-        """Clips (..., 3, T, H, W) in [0, 255] -> float32 of zero mean and unit deviation, on the same device."""
+        """Clips (..., 3, T, H, W) in [0, 255] -> torch's default type, zero mean and unit deviation, same device."""
         mean, std = (
             torch.tensor(values, device=clips.device).view(3, 1, 1, 1) * 255 for values in (self.mean, self.std)
         )
-        return (clips - mean) / std
+        return (clips.to(mean.dtype) - mean) / std
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""

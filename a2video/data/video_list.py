@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from a2video.data.official_lists import parse_hmdb51, parse_ucf101, read_class_i
 from a2video.errors import InputError
 
 NO_LABEL = -1
+_LOOKS_NUMERIC = re.compile(r"[-+]?\d+(\.\d*)?")
 
 
 @dataclass(frozen=True)
@@ -174,9 +177,10 @@ def refuse_repeated(listing: Listing, paths: Sequence[str]) -> None:
     """Raises InputError where two lines of a list are the same file."""
     first: dict[str, str] = {}
     for place, path in zip(listing.places, paths, strict=True):
-        if path in first:
-            raise InputError(f"{place}: {path} was listed before ({first[path]}): remove one")
-        first[path] = place
+        file = os.path.normpath(path) if ".." in path else path
+        if file in first:
+            raise InputError(f"{place}: {path} was listed before ({first[file]}): remove one")
+        first[file] = place
 
 
 def _compare_classes(source: str, ours: Sequence[str], given: Sequence[str]) -> None:
@@ -195,7 +199,15 @@ def _names_in(listing: Listing) -> tuple[str, ...]:
     if listing.class_names is not None:
         return listing.class_names
     labels = {label for label in listing.labels if label is not None}
-    if not labels or not all(map(_is_number, labels)):
+    numeric = sorted(label for label in labels if _LOOKS_NUMERIC.fullmatch(label))
+    odd = next((label for label in numeric if not _is_number(label) or label[:-1].startswith("0")), None)
+    if numeric and (odd is not None or len(numeric) < len(labels)):
+        odd = odd or numeric[0]
+        raise InputError(
+            f"{_place(listing, odd)}: found the label {odd[:20]!r}: expected class names throughout, or whole numbers "
+            "from zero throughout"
+        )
+    if not numeric:
         return tuple(sorted(labels))
     longest = max(labels, key=len)
     if len(longest) > 9:

@@ -28,6 +28,7 @@ from a2video.errors import InputError
 PREFETCH_FACTOR = 2  # batches that each worker is ahead of their use
 TICK_SECONDS = 0.5  # how often the time limit is looked at
 PATIENCE_SECONDS = 5.0  # between looks whether the parent is still there, and for a process to end
+MAX_DEATHS = 4  # of each worker on average, with no batch in between and no video to blame
 NO_VIDEO = -1
 PR_SET_PDEATHSIG = 1  # <sys/prctl.h>: the signal to get when the parent dies
 
@@ -36,9 +37,10 @@ class WatchedLoader:
     """Takes the place of torch's DataLoader over a VideoDataset, and survives what it does not.
 
     A worker that reads one video for longer than the limit is killed from here, since a decoder may hold the GIL and
-    hear nothing; a worker may also die by itself (a crash of the decoder, the memory killer). Either way the video
-    goes into `dataset.known_bad`, a new worker does the batches that the old one still owed, and the stream of
-    batches is the one that it would have been had the video been unreadable. The other workers go on undisturbed.
+    hear nothing; a worker may also die by itself (a crash of the decoder, the memory killer). A new worker does the
+    batches that the old one still owed. A video that took too long, or with which two workers have died, goes into
+    `dataset.known_bad`, and the stream of batches is the one that it would have been had the video been unreadable.
+    A death that is not repeated changes nothing. The other workers go on undisturbed.
 
     Why not a DataLoader: it kills nothing; it throws all workers and their batches away when one has died, of which it
     hears in an exception that a signal handler raises anywhere in the main thread; and a worker that hangs while its
@@ -55,8 +57,7 @@ class WatchedLoader:
         num_workers: processes; with 0 this one reads, unwatched.
         time_limit_seconds: for reading one video. Only time in which a batch was waited for is counted, so that a
             process that was suspended, or busy training, accuses no video.
-        pin_memory: hand out batches in page-locked memory, for CUDA.
-        start_method: "fork", "spawn" or "forkserver"; Python's default when None.
+        pin_memory: let workers' batches arrive in page-locked memory, for CUDA.
     """
 
     def __init__(
@@ -68,14 +69,12 @@ class WatchedLoader:
         num_workers: int = 0,
         time_limit_seconds: float = 60.0,
         pin_memory: bool = False,
-        start_method: str | None = None,
     ) -> None:
         self.dataset = dataset
         self.batch_sampler = BatchSampler(sampler, batch_size, drop_last)
         self.num_workers = num_workers
         self.time_limit_seconds = time_limit_seconds
         self.pin_memory = pin_memory
-        self.start_method = start_method
         self._workers: list[_Worker] = []
         self._answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]] = queue.SimpleQueue()
         self._done: dict[int, Batch] = {}
@@ -84,6 +83,8 @@ class WatchedLoader:
         self._num_passed = 0  # batches of this epoch that have been used
         self._num_to_skip = 0  # of the next pass
         self._last_look = time.monotonic()
+        self._suspects: set[int] = set()  # videos with which one worker has died
+        self._num_deaths = 0  # that nothing was blamed for, since the last batch arrived
         weakref.finalize(self, _stop, self._workers, os.getpid())
 
     def __len__(self) -> int:
@@ -93,8 +94,8 @@ class WatchedLoader:
         """The batches of one pass, in the order of the sampler.
 
         Raises:
-            InputError: a worker died while it read no video, or the data set raised one.
-            RuntimeError: the data set raised something else.
+            InputError: workers die one after the other with no video to blame, or the data set raised one.
+            RuntimeError: the data set raised something else, or another pass has begun meanwhile.
         """
         self._num_passed, self._num_to_skip = self._num_to_skip, 0
         plan = islice(self.batch_sampler, self._num_passed, None)
@@ -113,6 +114,8 @@ class WatchedLoader:
     def close(self) -> None:
         """Ends the workers; a later pass starts new ones."""
         _stop(self._workers, os.getpid())
+        self._done.clear()
+        self._answers = queue.SimpleQueue()
 
     def _read(self, plan: Iterator[list[int]]) -> Iterator[Batch]:
         if self.num_workers == 0:
@@ -122,10 +125,12 @@ class WatchedLoader:
         while len(self._workers) < self.num_workers:
             self._workers.append(self._new_worker())
         self._done.clear()  # of an earlier pass that was left; what is still under way is dropped on arrival
-        self._first = wanted = self._num_given
+        self._first = first = wanted = self._num_given
         for indices in islice(plan, PREFETCH_FACTOR * self.num_workers):
             self._give(indices)
         while wanted < self._num_given:
+            if self._first != first:
+                raise RuntimeError("another pass over this loader has begun: only one can be in use at a time")
             batch = self._wait_for(wanted)
             wanted += 1
             for indices in islice(plan, 1):
@@ -133,7 +138,7 @@ class WatchedLoader:
             yield batch
 
     def _new_worker(self) -> _Worker:
-        return _Worker(self.dataset, self._answers, self.pin_memory, self.start_method)
+        return _Worker(self.dataset, self._answers, self.pin_memory)
 
     def _give(self, indices: list[int]) -> None:
         worker = min(self._workers, key=lambda worker: len(worker.tasks))
@@ -150,6 +155,7 @@ class WatchedLoader:
                     self._bury(worker, answer)
                     continue
                 del worker.tasks[answered]
+                self._num_deaths = 0
                 if answered >= self._first:
                     if isinstance(answer, Exception):
                         raise answer
@@ -161,10 +167,14 @@ class WatchedLoader:
         now = time.monotonic()
         passed, self._last_look = min(now - self._last_look, 2 * TICK_SECONDS), now
         for worker in list(self._workers):
-            if worker.seconds_on_one_video(passed) > self.time_limit_seconds:
-                video = worker.video
+            if worker.seconds_without_news(passed) > self.time_limit_seconds:
                 worker.process.kill()
-                self._replace(worker, video, f"took longer than {self.time_limit_seconds:g} s to read")
+                worker.process.join(PATIENCE_SECONDS)  # one that waits for a disk that is gone cannot even be killed
+                if worker.video != NO_VIDEO and not worker.has_news():
+                    self.dataset.known_bad[worker.video] = f"took longer than {self.time_limit_seconds:g} s to read"
+                    self._replace(worker)
+                else:
+                    self._replace_blameless(worker, f"did nothing for {self.time_limit_seconds:g} s", None)
 
     def _bury(self, dead: _Worker, error: Exception) -> None:
         """Replaces a worker from which nothing comes any more; `error` says how that showed."""
@@ -172,24 +182,28 @@ class WatchedLoader:
         code = dead.process.exitcode
         if code is None:
             raise RuntimeError("a batch could not be received from a data loading worker") from error
-        if code == -signal.SIGTERM:  # sent to all processes of a job to end it, the fault of no video
-            self._replace(dead)
-            return
         if code < 0:
             how = f"was killed by signal {-code} ({signal.strsignal(-code)}{', perhaps for memory' * (code == -9)})"
         else:
             how = f"ended with status {code}"
-        if dead.video == NO_VIDEO:
-            raise InputError(
-                f"a data loading worker {how} while it read no video: look for messages above, and give it more "
-                "memory or shared memory (in Docker --shm-size), or lower data.num_workers"
-            ) from error
-        self._replace(dead, dead.video, f"the process that read it {how}")
+        if dead.video in self._suspects:
+            self.dataset.known_bad[dead.video] = f"the second process that read it {how}"
+            self._replace(dead)
+            return
+        if dead.video != NO_VIDEO:
+            self._suspects.add(dead.video)  # perhaps the blow was not meant for it: read it again
+        self._replace_blameless(dead, how, error)
 
-    def _replace(self, dead: _Worker, video: int = NO_VIDEO, reason: str = "") -> None:
-        dead.process.join(PATIENCE_SECONDS)  # one that waits for a disk that is gone cannot even be killed: leave it
-        if video != NO_VIDEO:
-            self.dataset.known_bad[video] = reason
+    def _replace_blameless(self, dead: _Worker, how: str, error: Exception | None) -> None:
+        self._num_deaths += 1
+        if self._num_deaths > MAX_DEATHS * self.num_workers:
+            raise InputError(
+                f"data loading workers end one after the other, the last one {how}: look for messages above, and give "
+                "them more memory or shared memory (in Docker --shm-size), or lower data.num_workers"
+            ) from error
+        self._replace(dead)
+
+    def _replace(self, dead: _Worker) -> None:
         new = self._workers[self._workers.index(dead)] = self._new_worker()
         for number, indices in dead.tasks.items():
             if number >= self._first:
@@ -204,9 +218,8 @@ class _Worker:
         dataset: VideoDataset,
         answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]],
         pin_memory: bool,
-        start_method: str | None,
     ) -> None:
-        context = cast("multiprocessing.context.ForkContext", multiprocessing.get_context(start_method))
+        context = cast("multiprocessing.context.ForkContext", multiprocessing.get_context())
         self.tasks: dict[int, list[int]] = {}  # indices of the batches that it owes, by their numbers
         self._table = context.RawArray("q", [NO_VIDEO, 0])  # the video it reads, how many beginnings and ends so far
         self._seen = 0
@@ -234,11 +247,14 @@ class _Worker:
         with suppress(OSError):  # it has died, as its thread will tell
             self.connection.send((number, indices, news))
 
-    def seconds_on_one_video(self, passed: float) -> float:
-        """How long it has been with the same video, given the seconds since the last call."""
-        seen = self._table[1]
-        self._seconds = self._seconds + passed if self.video != NO_VIDEO and seen == self._seen else 0.0
-        self._seen = seen
+    def has_news(self) -> bool:
+        """Whether it has begun or ended a read since the last call of `seconds_without_news`."""
+        return bool(self._table[1] != self._seen)
+
+    def seconds_without_news(self, passed: float) -> float:
+        """How long it has owed a batch and neither begun nor ended a read, given the seconds since the last call."""
+        self._seconds = self._seconds + passed if self.tasks and not self.has_news() else 0.0
+        self._seen = self._table[1]
         return self._seconds
 
     def _receive(self, answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]], device: int | None) -> None:

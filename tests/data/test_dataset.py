@@ -150,5 +150,5 @@ def test_broken_video_in_training_is_replaced_by_another_with_its_own_label(numb
 def test_a_disk_that_is_gone_is_an_error(tmp_path: Path) -> None:
     videos = VideoList("a list", tuple(tmp_path / f"{i}.mp4" for i in range(30)), (0,) * 30, ("x",))
     dataset = VideoDataset(videos, RandomClips(4, 2), RandomCrop((16, 16), 16, 0.0), replace_bad=True)
-    with pytest.raises(InputError, match="11 videos of a list drawn one after the other cannot be read"):
+    with pytest.raises(InputError, match="30 videos of a list drawn one after the other cannot be read"):
         dataset[7]

@@ -3,6 +3,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import shutil
+import sqlite3
+import zlib
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -92,7 +95,14 @@ def test_a_changed_video_and_an_unknown_one_have_no_record(video: Path) -> None:
     shutil.copy(video, other)
     assert cache.get(other) is None
     assert cache.get(video.with_name("missing.mp4")) is None
-    os.utime(video, ns=(0, 0))
+    status = video.stat()
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns + 1000))
+    assert cache.get(video) is None
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert cache.get(video) is not None
+    with video.open("ab") as file:
+        file.write(b"0")
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
     assert cache.get(video) is None
 
 
@@ -125,8 +135,23 @@ def test_what_is_no_cache_is_an_error(video: Path) -> None:
         MetadataCache(video.parent / "nowhere.sqlite").get(video)
     wrong = video.with_name("wrong.sqlite")
     wrong.write_text("a text")
-    with pytest.raises(InputError, match=r"wrong.sqlite is no metadata cache .*: give the metadata.sqlite"):
+    with pytest.raises(InputError, match=r"wrong.sqlite is no metadata cache .*: write it anew"):
         MetadataCache(wrong).get(video)
+    cache = MetadataCache(video.parent / "metadata.sqlite")
+    with PyAVReader(video) as reader:
+        cache.put(video, reader.record())
+    for blob in (b"", zlib.compress(b"{}\n"), zlib.compress(b"no json")):
+        with closing(sqlite3.connect(cache.path)) as connection, connection:
+            connection.execute("UPDATE videos SET packet_index = ?", (blob,))
+        with pytest.raises(InputError, match=r"metadata.sqlite is no metadata cache of this version"):
+            MetadataCache(cache.path).get(video)
+
+
+def test_links_lead_to_the_same_record(video: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(video.parent)
+    with PyAVReader(video) as reader:
+        MetadataCache(tmp_path / "link" / "metadata.sqlite").put(video, reader.record())
+    assert MetadataCache(video.parent / "metadata.sqlite").get(tmp_path / "link" / video.name) is not None
 
 
 def test_clips_get_all_frames_that_they_share(video: Path) -> None:

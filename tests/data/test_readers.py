@@ -8,11 +8,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from torch._utils import ExceptionWrapper
-from videos import NUM_FRAMES, OPEN_GOP, X264, check_all_access, encode, read_number, remux, truth, turn
+from videos import NUM_FRAMES, OPEN_GOP, VFR_TIMES, X264, check_all_access, encode, read_number, remux, truth, turn
 
+from a2video.data.dataset import load_test_views
 from a2video.data.pyav_reader import PyAVReader
 from a2video.data.readers import VideoError, VideoReader, open_video
+from a2video.data.transforms import Preprocessing, resize, short_side_size
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "videos"
 
@@ -41,6 +44,20 @@ def test_literal_frames_and_rate(gop12):
         assert frames.shape == (6, 64, 96, 3)
         assert frames.dtype == np.uint8
         assert [read_number(frame) for frame in frames] == [89, 0, 13, 13, 12, 11]
+
+
+def test_all_frames_as_they_are_decoded(gop12):
+    with PyAVReader(gop12) as video:
+        record = video.record()
+    with PyAVReader(gop12, record) as video:
+        frames = [frame.to_ndarray(format="rgb24") for frame in video.decode_all()]
+        assert len(frames) == 90
+        assert np.array_equal(video.get_frames([89, 3]), [frames[89], frames[3]])
+        assert next(video.decode_all()).pts == 0
+        assert np.array_equal(video.get_frames([0])[0], frames[0])
+        assert video.pixel_aspect in (None, 1)
+    with pytest.raises(ValueError, match="is closed"):
+        next(video.decode_all())
 
 
 def test_one_frame(folder):
@@ -295,6 +312,14 @@ def test_damage_that_is_only_logged(folder, suffix, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_damage_that_is_logged_with_the_same_words(folder):
+    source = encode(folder / "wmv2.avi", "wmv2", options={"g": "12"}, num=12)
+    path = remux(source, folder / "no first keyframe.avi", keep=lambda number, packet: number > 0)
+    for _ in range(3):
+        with pytest.raises(VideoError, match="first frame is no keyframe"):
+            open_video(path)
+
+
 def test_claim_of_gigabytes(folder):
     """Width and height in the first picture of motion JPEG."""
     data = bytearray(encode(folder / "small.avi", "mjpeg", pix_fmt="yuvj420p", num=10).read_bytes())
@@ -318,6 +343,47 @@ def test_cut_off(folder, suffix):
     path.write_bytes(data[: len(data) * 6 // 10])
     with pytest.raises(VideoError, match="cut off"):
         open_video(path)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "found"),
+    [
+        ("mp4", "is cut off after 50 of 90 packets; get the file again"),
+        ("mkv", r"is cut off after {at} of {num} bytes; get"),
+    ],
+)
+def test_cut_off_between_packets(folder, suffix, found):
+    """What is left reads well to its end."""
+    container = {"movflags": "faststart"} if suffix == "mp4" else {}
+    source = encode(folder / f"whole.{suffix}", options=X264, container=container)
+    with av.open(str(source)) as whole:
+        at = [packet.pos for packet in whole.demux(video=0) if packet.size][50]
+    data = source.read_bytes()
+    path = folder / f"part.{suffix}"
+    path.write_bytes(data[:at])
+    with av.open(str(path)) as part:
+        packets = [packet for packet in part.demux(video=0) if packet.size]
+    assert len(packets) == 50
+    assert not any(packet.is_corrupt for packet in packets)
+    with pytest.raises(VideoError, match=found.format(at=at, num=len(data))):
+        open_video(path)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+def test_decoding_times_stored_as_presentation_times(folder, gop12, suffix):
+    """They name the wrong pictures where there are B-frames, and nothing shows it until the frames are compared."""
+    path = folder / f"decoding_times.{suffix}"
+    with av.open(str(gop12)) as inp, av.open(str(path), "w") as out:
+        stream = out.add_stream_from_template(inp.streams.video[0])
+        for number, packet in enumerate(packet for packet in inp.demux(video=0) if packet.size):
+            packet.pts = packet.dts = int(number / 25 / packet.time_base)
+            packet.stream = stream
+            out.mux(packet)
+    images = truth(path)
+    assert [read_number(image) for image in images] == list(range(NUM_FRAMES))
+    with PyAVReader(path) as video:
+        assert len(video.record().index.labels) == 0  # frames are counted
+    check_all_access(path, images)
 
 
 def test_size_change_in_the_middle(folder):
@@ -385,3 +451,33 @@ def test_shared_video(name, num_frames, num_right, shape):
         assert np.array_equal(video.get_frames(range(num_right)), images)
         with pytest.raises(VideoError, match=f"only {num_right} frames can be decoded"):
             video.get_frames([num_right + 1])  # after `num_right` itself the damaged packet need not be decoded
+
+
+@pytest.mark.parametrize(("codec", "num_bidirectional"), [("mpeg4", 0), ("libx264", 0), ("mpeg4", 2), ("libx264", 2)])
+def test_times_of_an_avi_with_gaps(folder, codec, num_bidirectional):
+    """FFmpeg writes empty chunks where no frame is due: the stated rate is not that of the frames.
+
+    With B pictures only the times of decoding are in the file, which gaps before and after differ from a little.
+    """
+    options = {"bf": str(num_bidirectional), "g": "12"}
+    expected = np.array(VFR_TIMES) - VFR_TIMES[0]
+    path = encode(folder / f"gaps_{codec}_{num_bidirectional}.avi", codec, options=options, times=expected.tolist())
+    with open_video(path) as video:
+        np.testing.assert_allclose(video.times * 25, expected, atol=5 if num_bidirectional else 1e-9)
+        assert video.fps == pytest.approx(25 * (NUM_FRAMES - 1) / expected[-1], rel=0.03 if num_bidirectional else 1e-9)
+        assert [read_number(image) for image in video.get_frames(range(NUM_FRAMES))] == list(range(NUM_FRAMES))
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_views_of_large_turned_videos(folder, gop12, degrees):
+    """Frames that are resized one by one, and a single frame, are handed on upright too."""
+    large = encode(folder / "large.mp4", size=(1280, 720), num=4, options={"preset": "ultrafast"})
+    for source in (large, gop12):
+        path = turn(source, folder / f"view_{source.stem}_{degrees}.mp4", degrees)
+        p = Preprocessing(num_frames=1, frame_stride=1, short_side=32, crop_size=32, num_clips=1, num_crops=3)
+        views = load_test_views(path, p)
+        with open_video(path) as video:
+            frame = video.get_frames([(len(video) - 1) // 2])
+        size = short_side_size(*frame.shape[1:3], 32)
+        small = resize(torch.from_numpy(frame.copy()).permute(0, 3, 1, 2), size)[0]
+        assert torch.equal(views[0, :, 0], small[:, :32, :32])

@@ -14,7 +14,7 @@ import torch
 from conftest import moving_square, write_video
 
 from a2video.data import dataset as dataset_module
-from a2video.data.dataset import Batch, EpochSampler, VideoDataset
+from a2video.data.dataset import Batch, EpochSampler, Item, VideoDataset, collate
 from a2video.data.samplers import RandomClips
 from a2video.data.transforms import RandomCrop
 from a2video.data.video_list import VideoList
@@ -40,8 +40,11 @@ def dataset_of(videos: VideoList, replace_bad: bool = True) -> VideoDataset:
     return VideoDataset(videos, RandomClips(4, 1), RandomCrop((28, 32), 24, 0.5), 3, replace_bad)
 
 
-def loader_of(dataset: VideoDataset, num_workers: int, **options: object) -> WatchedLoader:
-    return WatchedLoader(dataset, EpochSampler(len(dataset), True, 3), 3, True, num_workers, 1.0, **options)
+def loader_of(
+    dataset: VideoDataset, num_workers: int, time_limit_seconds: float = 1.0, **options: object
+) -> WatchedLoader:
+    sampler = EpochSampler(len(dataset), True, 3)
+    return WatchedLoader(dataset, sampler, 3, True, num_workers, time_limit_seconds, **options)
 
 
 def epoch_of(loader: WatchedLoader, epoch: int) -> list[Batch]:
@@ -76,8 +79,8 @@ def test_batches_are_those_of_unreadable_videos(
     loader.close()
     assert dataset.known_bad == {
         5: "took longer than 1 s to read",
-        9: "the process that read it was killed by signal 11 (Segmentation fault)",
-        12: "the process that read it ended with status 3",
+        9: "the second process that read it was killed by signal 11 (Segmentation fault)",
+        12: "the second process that read it ended with status 3",
     }
     assert {index for epoch in epochs for batch in epoch for index, _ in batch["errors"]} == {2, 5, 9, 12}
     alone = dataset_of(videos)
@@ -100,17 +103,84 @@ def test_nothing_is_replaced_where_that_is_not_wanted(
 
 
 @pytest.mark.parametrize("start_method", ["spawn", "forkserver"])
-def test_other_ways_to_start_workers(videos: VideoList, start_method: str) -> None:
-    dataset = dataset_of(videos)
-    loader = loader_of(dataset, 1, start_method=start_method)
+def test_other_ways_to_start_workers(
+    videos: VideoList, start_method: str, monkeypatch: pytest.MonkeyPatch, no_orphans: None
+) -> None:
+    context = multiprocessing.get_context(start_method)
+    monkeypatch.setattr(multiprocessing, "get_context", lambda: context)
+    loader = loader_of(dataset_of(videos), 1, time_limit_seconds=60)
     batches = epoch_of(loader, 1)
-    victim = loader._workers[0].process
-    victim.kill()
-    victim.join()
-    with pytest.raises(InputError, match=r"killed by signal 9 .* while it read no video"):
-        list(loader)
     loader.close()
     assert_same(batches, epoch_of(loader_of(dataset_of(videos), 0), 1))
+
+
+@needs_fork
+def test_a_death_that_is_not_repeated_changes_nothing(
+    videos: VideoList, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_orphans: None
+) -> None:
+    """Killed from outside while reading one video, and while idle."""
+    load_views = dataset_module.load_views
+
+    def die_once(path: str, *rest: object) -> torch.Tensor:
+        done = tmp_path / Path(path).name
+        if path == videos.paths[7] and not done.exists():
+            done.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return load_views(path, *rest)
+
+    monkeypatch.setattr(dataset_module, "load_views", die_once)
+    dataset = dataset_of(videos, replace_bad=False)
+    loader = loader_of(dataset, 2)
+    batches = epoch_of(loader, 0)
+    assert list(tmp_path.iterdir())
+    assert dataset.known_bad.keys().isdisjoint({7})
+    for worker in loader._workers:
+        worker.process.kill()
+        worker.process.join()
+    later = epoch_of(loader, 1)
+    loader.close()
+    alone = dataset_of(videos, replace_bad=False)
+    alone.known_bad = dataset.known_bad
+    assert_same(batches, epoch_of(loader_of(alone, 0), 0))
+    assert_same(later, epoch_of(loader_of(alone, 0), 1))
+
+
+@needs_fork
+def test_workers_that_always_die_end_the_run(videos: VideoList, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("a2video.data.watched_loader.collate", lambda items: os._exit(7))
+    loader = loader_of(dataset_of(videos), 2)
+    with pytest.raises(InputError, match=r"workers end one after the other, the last one ended with status 7: look"):
+        list(loader)
+    loader.close()
+
+
+@needs_fork
+def test_a_worker_that_hangs_outside_of_reading_is_replaced(
+    videos: VideoList, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_orphans: None
+) -> None:
+    def hang_once(items: list[Item]) -> Batch:
+        if not (tmp_path / "done").exists():
+            (tmp_path / "done").touch()
+            time.sleep(1000)
+        return collate(items)
+
+    monkeypatch.setattr("a2video.data.watched_loader.collate", hang_once)
+    dataset = dataset_of(videos)
+    batches = epoch_of(loader := loader_of(dataset, 1), 0)
+    loader.close()
+    assert dataset.known_bad == {}
+    assert_same(batches, epoch_of(loader_of(dataset_of(videos), 0), 0))
+
+
+def test_a_second_pass_ends_the_first(videos: VideoList) -> None:
+    loader = loader_of(dataset_of(videos), 1)
+    first, second = iter(loader), iter(loader)
+    next(first)
+    next(second)
+    with pytest.raises(RuntimeError, match="another pass over this loader has begun"):
+        next(first)
+    assert len(list(second)) == len(loader) - 1
+    loader.close()
 
 
 def test_a_pass_may_be_left_and_a_loader_closed(videos: VideoList, no_orphans: None) -> None:
@@ -181,12 +251,13 @@ def test_errors_of_other_kinds_arrive(videos: VideoList, monkeypatch: pytest.Mon
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_pinned_memory(videos: VideoList) -> None:
-    loader = loader_of(dataset_of(videos), 2, pin_memory=True)
+    loader = loader_of(dataset_of(videos), 2)
+    loader.pin_memory = True
     assert all(batch[name].is_pinned() for batch in loader for name in ("clips", "labels", "video_indices"))
     loader.close()
 
 
-def test_seconds_are_counted_for_one_video_at_a_time(videos: VideoList) -> None:
+def test_seconds_are_counted_from_one_sign_of_life_to_the_next(videos: VideoList) -> None:
     loader = loader_of(dataset_of(videos), 1)
     next(iter(loader))
     (worker,) = loader._workers
@@ -195,6 +266,6 @@ def test_seconds_are_counted_for_one_video_at_a_time(videos: VideoList) -> None:
     seconds = []
     for video, count in ((-1, 100), (4, 101), (4, 101), (4, 101), (-1, 102), (-1, 102), (4, 103), (4, 103), (4, 105)):
         worker._table[:] = [video, count]
-        seconds.append(worker.seconds_on_one_video(0.5))
-    assert np.allclose(seconds, [0, 0, 0.5, 1, 0, 0, 0, 0.5, 0])
+        seconds.append(worker.seconds_without_news(0.5))
+    assert np.allclose(seconds, [0, 0, 0.5, 1, 0, 0.5, 0, 0.5, 0])
     loader.close()

@@ -3,12 +3,14 @@
 import os
 import random
 import struct
+from dataclasses import replace
 from fractions import Fraction
 
 import av
 import numpy as np
 
-from a2video.data.readers import open_video
+from a2video.data.packet_index import PacketIndex
+from a2video.data.pyav_reader import PyAVReader
 
 os.environ["SVT_LOG"] = "1"  # the AV1 encoder prints errors only
 NUM_FRAMES = 90
@@ -97,20 +99,29 @@ def truth(path):
 
 
 def check_all_access(path, images):
-    """Compare with `images`: everything in order, unsorted with repeats, and clips of 8 x 8 by fresh readers."""
-    rng = random.Random(0)
+    """Compare with `images`, without a cache's record and with it: everything in order, unsorted with repeats, and
+    clips of 8 x 8 by fresh readers."""
+    with PyAVReader(path) as video:
+        record, times = video.record(), video.times
+    kept = replace(record, index=PacketIndex.from_bytes(record.index.to_bytes()))
     num = len(images)
-    with open_video(path) as video:
-        assert len(video) == num
-        assert all(map(np.array_equal, video.get_frames(range(num)), images))
-        for _ in range(2):
-            indices = np.array([rng.randrange(num) for _ in range(12)])
-            assert all(map(np.array_equal, video.get_frames(indices), [images[index] for index in indices]))
-    for _ in range(4):
-        start = rng.randrange(num)
-        indices = [min(start + 8 * step, num - 1) for step in range(8)]
-        with open_video(path) as video:
-            assert all(map(np.array_equal, video.get_frames(indices), [images[index] for index in indices]))
+    num_labels = []  # known at the end: readers that had to start over have none left
+    for given in (None, kept):
+        rng = random.Random(0)
+        with PyAVReader(path, given) as video:
+            assert len(video) == num
+            assert np.array_equal(video.times, times)
+            assert all(map(np.array_equal, video.get_frames(range(num)), images))
+            for _ in range(2):
+                indices = np.array([rng.randrange(num) for _ in range(12)])
+                assert all(map(np.array_equal, video.get_frames(indices), [images[index] for index in indices]))
+        for _ in range(4):
+            start = rng.randrange(num)
+            indices = [min(start + 8 * step, num - 1) for step in range(8)]
+            with PyAVReader(path, given) as video:
+                assert all(map(np.array_equal, video.get_frames(indices), [images[index] for index in indices]))
+                num_labels.append(len(video.record().index.labels))
+    assert num_labels[:4] == num_labels[4:]
 
 
 X264 = {"g": "12", "bf": "2", "preset": "veryfast", "sc_threshold": "0"}
