@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import threading
 from pathlib import Path
 from types import FrameType
@@ -13,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -32,6 +29,7 @@ from a2video.position import (
     set_random_state,
     take_up,
 )
+from a2video.slurm import requeue, save_signal
 
 if TYPE_CHECKING:
     from a2video.datamodule import VideoDataModule
@@ -219,7 +217,7 @@ class Checkpoints(Checkpoint):
         """Takes the signals over from Lightning, whose handlers save in the middle of a step or wait for all ranks."""
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGUSR1"):
             signal.signal(signal.SIGTERM, self._note)
-            signal.signal(_save_signal(trainer), self._note)
+            signal.signal(save_signal(trainer), self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self._signal != signal.SIGTERM:
@@ -233,7 +231,7 @@ class Checkpoints(Checkpoint):
             rank = torch.tensor([number == signal.SIGTERM, number > 0], dtype=torch.int, device=device)
             torch.distributed.all_reduce(rank, torch.distributed.ReduceOp.MAX)
             is_end, is_any = rank.tolist()
-            number = int(signal.SIGTERM) if is_end else int(_save_signal(trainer)) * is_any
+            number = int(signal.SIGTERM) if is_end else int(save_signal(trainer)) * is_any
         if self._signal == number:  # one that has come meanwhile waits
             self._signal = 0
         return number
@@ -250,7 +248,7 @@ class Checkpoints(Checkpoint):
         where = f"after step {trainer.global_step} (epoch {here['epoch']}, {here['batch']} batches of it done)"
         if number != signal.SIGTERM:
             rank_zero_info(f"{name}: saved {self.path} {where}, going on")
-            _requeue(trainer)
+            requeue(trainer)
             return
         environment = trainer.strategy.cluster_environment if trainer.world_size > 1 else None  # type: ignore[attr-defined]
         is_child = isinstance(environment, LightningEnvironment) and trainer.local_rank > 0
@@ -276,28 +274,3 @@ def _order(trainer: pl.Trainer) -> dict[str, int]:
         "data.batch_size times devices": data.batch_size * trainer.world_size,
         "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
     }
-
-
-def _slurm(trainer: pl.Trainer) -> SLURMEnvironment | None:
-    environment = trainer._accelerator_connector.cluster_environment
-    return environment if isinstance(environment, SLURMEnvironment) and environment.auto_requeue else None
-
-
-def _save_signal(trainer: pl.Trainer) -> signal.Signals:
-    environment = _slurm(trainer)
-    return environment.requeue_signal or signal.SIGUSR1 if environment else signal.SIGUSR1
-
-
-def _requeue(trainer: pl.Trainer) -> None:
-    """Asks SLURM, where we are in one of its jobs, to run the job again; SLURM then ends this run by SIGTERM."""
-    if _slurm(trainer) is None or not trainer.is_global_zero:
-        return
-    job, array = os.environ["SLURM_JOB_ID"], os.environ.get("SLURM_ARRAY_JOB_ID")
-    if array is not None:
-        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    try:
-        result = subprocess.run(["scontrol", "requeue", job], capture_output=True, text=True)
-        problem = result.stderr.strip() if result.returncode else ""
-    except OSError as error:
-        problem = str(error)
-    rank_zero_info(f"SLURM job {job} " + (f"could not be requeued: {problem}" if problem else "is requeued"))

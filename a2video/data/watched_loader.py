@@ -182,9 +182,6 @@ class WatchedLoader:
         code = dead.process.exitcode
         if code is None:
             raise RuntimeError("a batch could not be received from a data loading worker") from error
-        if code == -signal.SIGTERM:  # sent to all processes of a job to end it, the fault of no video
-            self._replace(dead)
-            return
         if code < 0:
             how = f"was killed by signal {-code} ({signal.strsignal(-code)}{', perhaps for memory' * (code == -9)})"
         else:
