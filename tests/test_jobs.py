@@ -87,7 +87,9 @@ def test_closing_the_iterator_ends_the_processes() -> None:
         os.kill(pid, 0)
 
 
-MAIN = """
+MAIN = """import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started the tests may ignore it
+
 import sys, time
 sys.path[:0] = {path!r}
 from jobs import run_jobs
