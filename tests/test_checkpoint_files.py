@@ -5,6 +5,7 @@ import re
 import resource
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -56,18 +57,21 @@ def test_the_last_are_kept(
     assert [number_in(tmp_path / f"{name}.ckpt") for name in ["best", *kept]] == [-4, 4, 3, 2][: num_last + 1]
 
 
-@pytest.fixture
+@contextmanager
 def small_disk() -> Iterator[None]:
-    """No file may grow over 2000 bytes."""
+    """No file may grow over 2000 bytes: not pytest's output either, where that is a file, so no longer than needed."""
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
 
 
-def test_a_full_disk_leaves_what_was(three: Path, small_disk: None) -> None:
-    with pytest.raises(InputError, match=r"last\.ckpt cannot be written \(File too large\): make room"):
+def test_a_full_disk_leaves_what_was(three: Path) -> None:
+    message = r"last\.ckpt cannot be written \(File too large\): make room"
+    with pytest.raises(InputError, match=message), small_disk():
         AtomicCheckpointIO().save_checkpoint(content(4), three / "last.ckpt")
     assert names(three) == ["best.ckpt", "last-1.ckpt", "last.ckpt"]
     assert [number_in(three / name) for name in ("last.ckpt", "last-1.ckpt")] == [3, 2]
