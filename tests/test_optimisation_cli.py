@@ -29,6 +29,7 @@ model:
   schedule:
     class_path: a2video.schedules.Plateau
     init_args: {patience: 1, monitor: val/loss, maximize: false, warmup_steps: 2}
+  base_batch_size: 8
   label_smoothing: 0.1
   freeze:
     parts: [conv1, conv2]
