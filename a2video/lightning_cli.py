@@ -36,6 +36,7 @@ HARMLESS_WARNINGS = [
     r"predict returned None",
     r"Found \d+ module\(s\) in eval mode at the start of training",  # those of model.freeze
     r"The number of training batches .* is smaller than the logging interval",
+    r"Precision .* is not supported by the model summary",
     r"LightningCLI's args parameter is intended to run from within Python",
 ]
 

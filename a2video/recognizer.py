@@ -23,7 +23,7 @@ from a2video.freezing import Freeze
 from a2video.inference import CHECKPOINT_KEY, score_views
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.optimizers import OptimizerBuilder
-from a2video.scheduled_lr import ScheduledLR, check_warmup, monitored_value, run_of
+from a2video.scheduled_lr import ScheduledLR, check_warmup, monitored_value, run_of, say_linear_rule
 from a2video.schedules import Schedule
 from a2video.video_accuracy import VideoAccuracy, top_accuracy
 
@@ -45,6 +45,9 @@ class Recognizer(pl.LightningModule):
         network: the network; one made by a builder of a2video.models can be rebuilt from the checkpoint alone.
         optimizer: a2video.optimizers.Sgd as in the paper, or AdamW.
         schedule: factor on the learning rate at each optimizer step; constant when None.
+        base_batch_size: the clips in an update (data.batch_size x devices x trainer.accumulate_grad_batches) that the
+            optimizer's lr, and what the schedule counts in updates, are meant for. With k times as many, lr is
+            multiplied by k and those counts are divided by it (the linear rule). None: they are taken as they are.
         label_smoothing: the share of each training label that is spread over all classes, in [0, 1).
         freeze: what is not trained.
         channels_last: keep weights and clips in torch's channels_last layout, which is often faster.
@@ -59,6 +62,7 @@ class Recognizer(pl.LightningModule):
         network: nn.Module,
         optimizer: OptimizerBuilder,
         schedule: Schedule | None = None,
+        base_batch_size: int | None = None,
         label_smoothing: float = 0.0,
         freeze: Freeze | None = None,
         channels_last: bool = False,
@@ -69,9 +73,12 @@ class Recognizer(pl.LightningModule):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise InputError(f"model.label_smoothing must be in [0, 1), got {label_smoothing}")
+        if base_batch_size is not None and base_batch_size < 1:
+            raise InputError(f"model.base_batch_size must be at least 1, got {base_batch_size}")
         self.network = network
         self.optimizer = optimizer
         self.schedule = schedule
+        self.base_batch_size = base_batch_size
         self.label_smoothing = label_smoothing
         self.frozen = freeze or Freeze()
         self.frozen.stop_gradients(network)
@@ -241,10 +248,12 @@ class Recognizer(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of what is not frozen, and the schedule, stepped after each update."""
         optimizer = self.optimizer.build(self.network)
-        if self.schedule is None:
+        if self.schedule is None and self.base_batch_size is None:
             return {"optimizer": optimizer}
-        run = run_of(self.trainer, self.data.batch_size)
-        check_warmup(self.schedule, run)
+        run = run_of(self.trainer, self.data.batch_size, self.base_batch_size)
+        say_linear_rule(self.trainer, self.data.batch_size, self.optimizer.lr, run)
+        if self.schedule is not None:
+            check_warmup(self.schedule, run)
         scheduler = ScheduledLR(optimizer, self.schedule, run)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
