@@ -36,15 +36,14 @@ def draw_learning_curves(folders: Sequence[Path], steps_per_epoch: int, path: Pa
     _draw(loss, curves.get("train/loss"), FAINT, "training, single batches", linewidth=0.9)
     _draw(loss, curves.get("train/epoch_loss"), TRAIN, "training, epoch", marker="o")
     _draw(loss, curves.get("val/loss"), VAL, "validation", marker="o")
-    for name, colour, label in (("train/top1", TRAIN, "training"), ("val/top1", VAL, "validation")):
-        epochs, shares = curves.get(name, ([], []))
-        _draw(accuracy, (epochs, [100 * share for share in shares]), colour, label, marker="o")
-    _mark_best(accuracy, curves.get("val/top1"))
+    _draw_shares(accuracy, curves.get("train/top1"), TRAIN, "training")
+    _draw_shares(accuracy, curves.get("val/top1"), VAL, "validation")
     rates = sorted(name for name in curves if name == "lr" or name.startswith("lr_x"))
     for name, colour in zip(rates, RATES * len(rates), strict=False):
         _draw(rate, curves[name], colour, "base" if name == "lr" else f"parts at {name[4:]} of it", marker=".")
     loss.set_ylabel("loss")
-    accuracy.set(ylabel="top-1 accuracy, %", ylim=(0, 101.5))
+    best = max([share for name in ("train/top1", "val/top1") for share in curves.get(name, ([], []))[1]], default=0)
+    accuracy.set(ylabel="top-1 accuracy, %", ylim=(0, min(102, 130 * best or 102)))
     rate.set(ylabel="learning rate", xlabel="epochs", ylim=(0, None))
     last = max(epochs[-1] for epochs, _ in curves.values())
     rate.set_xlim(0, last * 1.01)
@@ -105,16 +104,10 @@ def _draw(axes: Any, curve: Curve | None, colour: str, label: str, **style: Any)
         axes.plot(*curve, color=colour, label=label, markersize=4, **style)
 
 
-def _mark_best(axes: Any, curve: Curve | None) -> None:
-    if curve:
-        epochs, shares = curve
+def _draw_shares(axes: Any, curve: Curve | None, colour: str, label: str) -> None:
+    """In percent, the best one with a star."""
+    if curve and curve[0]:
+        epochs, shares = curve[0], [100 * share for share in curve[1]]
         best = max(range(len(shares)), key=shares.__getitem__)
-        axes.plot(epochs[best], 100 * shares[best], "*", color=VAL, markersize=13)
-        axes.annotate(
-            f"best: {shares[best]:.1%} after {epochs[best]:.3g} epochs",
-            (epochs[best], 100 * shares[best]),
-            xytext=(-8, -16),
-            textcoords="offset points",
-            ha="right",
-            color=VAL,
-        )
+        _draw(axes, (epochs, shares), colour, f"{label}, best {shares[best]:.1f} % at {epochs[best]:.4g}", marker="o")
+        axes.plot(epochs[best], shares[best], "*", color=colour, markersize=14)

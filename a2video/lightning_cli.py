@@ -248,6 +248,26 @@ def _without_null(message: str) -> str:
     return "".join(found.groups()) if found else line
 
 
+class UnrunCLI(ExperimentCLI):
+    """Makes everything and runs nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def experiment(args: Sequence[str]) -> tuple[Recognizer, VideoDataModule, Trainer]:
+    """What `a2video fit` with these options would train with, ready made; nothing is set up, read or written.
+
+    Args:
+        args: the options of fit, without the word itself.
+
+    Raises:
+        InputError: an option or a key of the YAML file is wrong.
+    """
+    cli = _experiment_cli(UnrunCLI, ["fit", *args, "--overwrite=true"])  # nothing is there to be overwritten
+    return cli.model, cli.datamodule, cli.trainer
+
+
 def run(args: Sequence[str] | None = None) -> None:
     """Runs `fit`, `validate`, `test` or `predict`.
 
@@ -257,13 +277,17 @@ def run(args: Sequence[str] | None = None) -> None:
     Raises:
         InputError: an option, a key of the YAML file, a list or a checkpoint is wrong.
     """
+    _experiment_cli(ExperimentCLI, args)
+
+
+def _experiment_cli(kind: type[ExperimentCLI], args: Sequence[str] | None) -> ExperimentCLI:
     os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # whatever loads a checkpoint runs nothing in it
     sys.path.append(str(Path.cwd()))  # a network of the user's own may lie here
     for harmless in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", harmless)
     advertisements = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     advertisements.addFilter(lambda record: "Tip: For seamless cloud" not in record.getMessage())
-    ExperimentCLI(
+    return kind(
         Recognizer,
         VideoDataModule,
         save_config_kwargs={"overwrite": True},

@@ -29,7 +29,7 @@ class ScheduledLR(torch.optim.lr_scheduler.LambdaLR):
 
 
 class LearningRates(pl.Callback):
-    """Logs the rate of each update: `lr`, and for parts of the network with another one, say 0.2 times it, `lr_x0.2`."""
+    """Logs the rate of each update: `lr`, and for parts of the network with 0.2 times it, say, `lr_x0.2`."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Where Lightning will log this step."""
