@@ -16,15 +16,17 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.checkpoint_files import LAST, AtomicCheckpointIO, newest_whole
 from a2video.checkpoints import Checkpoints
+from a2video.curves import draw_learning_curves
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, read_checkpoint
+from a2video.logs import LOGS, Events, loggers, parts
+from a2video.position import KEY
 from a2video.recognizer import Recognizer
 from a2video.report import Outcome, comparison_table, coverage, refuse_other_results, write_predictions, write_test
 
@@ -75,6 +77,7 @@ class ExperimentCLI(LightningCLI):
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         self.checkpoint_names: tuple[str, ...] = ()
+        self.resumed_at: int | None = None  # number of logged steps
         if config.trainer.default_root_dir is None:
             raise InputError("trainer.default_root_dir is null: give the folder for everything that is written")
         if not isinstance(config.seed_everything, bool) and config.seed_everything < 0:
@@ -85,6 +88,7 @@ class ExperimentCLI(LightningCLI):
             if content is None:
                 path, content = newest_whole(config.ckpt_path)
                 config.ckpt_path = str(path)
+                self.resumed_at = content.get(KEY, {}).get("num_logged_steps", content["global_step"])
             self.checkpoint_names = tuple(content[CHECKPOINT_KEY].get("class_names", ()))
             config.weights_only = True
         elif self.config.subcommand != "fit":
@@ -151,7 +155,8 @@ class ExperimentCLI(LightningCLI):
         elif not has_own:
             kwargs["enable_checkpointing"] = False
         if config.get("logger") is None:
-            kwargs["logger"] = CSVLogger(config["default_root_dir"], "logs") if self.subcommand == "fit" else False
+            is_fit = self.subcommand == "fit"
+            kwargs["logger"] = loggers(Path(config["default_root_dir"]), self.resumed_at) if is_fit else False
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
@@ -170,6 +175,28 @@ class ExperimentCLI(LightningCLI):
         if log_dir is not None and self.datamodule.test_list is not None:
             best = Path(self.trainer.default_root_dir) / "best.ckpt"
             print(f"Test it: a2video test --config '{log_dir}/config.yaml' --ckpt_path '{best}'")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """A training leaves its learning curves behind, also one that was stopped."""
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            if any(isinstance(logger, Events) for logger in self.trainer.loggers) and self.trainer.is_global_zero:
+                self._draw_curves(Path(self.trainer.default_root_dir))
+
+    def _draw_curves(self, folder: Path) -> None:
+        num_batches, accumulated = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
+        if not 0 < num_batches < float("inf"):
+            return  # it did not come to training
+        try:
+            path = draw_learning_curves(
+                parts(folder / LOGS), -(-int(num_batches) // accumulated), folder / "learning_curves.png"
+            )
+        except OSError as error:  # such as a full disk, which may be what has stopped the training
+            print(f"The learning curves cannot be written: {error}")
+        else:
+            if path is not None:
+                print(f"Learning curves: {path}")
 
     def after_validate(self) -> None:
         """Prints the accuracies."""
@@ -222,6 +249,26 @@ def _without_null(message: str) -> str:
     return "".join(found.groups()) if found else line
 
 
+class UnrunCLI(ExperimentCLI):
+    """Makes everything and runs nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def experiment(args: Sequence[str]) -> tuple[Recognizer, VideoDataModule, Trainer]:
+    """What `a2video fit` with these options would train with, ready made; nothing is set up, read or written.
+
+    Args:
+        args: the options of fit, without the word itself.
+
+    Raises:
+        InputError: an option or a key of the YAML file is wrong.
+    """
+    cli = _experiment_cli(UnrunCLI, ["fit", *args, "--overwrite=true"])  # nothing is there to be overwritten
+    return cli.model, cli.datamodule, cli.trainer
+
+
 def run(args: Sequence[str] | None = None) -> None:
     """Runs `fit`, `validate`, `test` or `predict`.
 
@@ -231,13 +278,17 @@ def run(args: Sequence[str] | None = None) -> None:
     Raises:
         InputError: an option, a key of the YAML file, a list or a checkpoint is wrong.
     """
+    _experiment_cli(ExperimentCLI, args)
+
+
+def _experiment_cli(kind: type[ExperimentCLI], args: Sequence[str] | None) -> ExperimentCLI:
     os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # whatever loads a checkpoint runs nothing in it
     sys.path.append(str(Path.cwd()))  # a network of the user's own may lie here
     for harmless in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", harmless)
     advertisements = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     advertisements.addFilter(lambda record: "Tip: For seamless cloud" not in record.getMessage())
-    ExperimentCLI(
+    return kind(
         Recognizer,
         VideoDataModule,
         save_config_kwargs={"overwrite": True},

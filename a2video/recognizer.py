@@ -23,8 +23,9 @@ from a2video.freezing import Freeze
 from a2video.inference import CHECKPOINT_KEY, score_views
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.optimizers import OptimizerBuilder
-from a2video.scheduled_lr import ScheduledLR, check_warmup, monitored_value, run_of, say_linear_rule
+from a2video.scheduled_lr import LearningRates, ScheduledLR, check_warmup, monitored_value, run_of, say_linear_rule
 from a2video.schedules import Schedule
+from a2video.throughput import Throughput
 from a2video.video_accuracy import VideoAccuracy, top_accuracy
 
 
@@ -111,8 +112,8 @@ class Recognizer(pl.LightningModule):
         return cast(DescribedData, datamodule)
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Bad videos and losses are reported whoever made the trainer."""
-        return [BadVideos(), self.bad_losses]
+        """Bad videos and losses, speed and learning rates are reported whoever made the trainer."""
+        return [BadVideos(), self.bad_losses, Throughput(), LearningRates()]
 
     def setup(self, stage: str) -> None:
         """Checks that the network's logits are one for each class of the data, and loads pretrained weights."""

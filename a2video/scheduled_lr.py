@@ -1,8 +1,9 @@
-"""A schedule at work: it sets the learning rates of an optimizer during a run of Lightning's trainer."""
+"""A schedule at work: it sets the learning rates of an optimizer during a run of Lightning's trainer; their log."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -36,6 +37,26 @@ class ScheduledLR(torch.optim.lr_scheduler.LambdaLR):
         self._last_lr = [lr * factor for lr, factor in zip(self.base_lrs, factors, strict=True)]
         for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
             group["lr"] = lr
+
+
+class LearningRates(pl.Callback):
+    """Logs the rate of each update: `lr`, and for parts of the network with 0.2 times it, say, `lr_x0.2`."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Where Lightning will log this step."""
+        if trainer._logger_connector.should_update_logs:
+            for optimizer in trainer.optimizers:
+                pl_module.log_dict(learning_rates(optimizer), batch_size=1)
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The rates of now by the names that they are logged with."""
+    base = optimizer.defaults.get("lr")
+    rates = {}
+    for group in optimizer.param_groups:
+        factor = group.get("initial_lr", group["lr"]) / base if base else 1.0
+        rates["lr" if round(factor, 6) == 1 else f"lr_x{factor:g}"] = float(group["lr"])
+    return rates
 
 
 def run_of(trainer: pl.Trainer, batch_size: int, base_batch_size: int | None) -> Run:

@@ -22,6 +22,7 @@ from a2video.cli import main
 from a2video.recognizer import Recognizer
 
 Writer = Callable[[Path], Path]
+MEASURED = ("train/clips_per_second", "train/data_wait")
 NUM_KILLS = int(os.environ.get("A2VIDEO_NUM_KILLS", "2"))
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX signals")
 
@@ -60,11 +61,11 @@ def status_of_processes(command: list[str]) -> int:
 
 
 def rows(out: Path) -> dict[tuple[int, tuple[str, ...]], dict[str, str]]:
-    """What was logged, of all parts of a run: by step and by the names that have a value."""
+    """What was logged, of all parts of a run, but for times: by step and by the names that have a value."""
     merged = {}
     for file in sorted(out.glob("logs/version_*/metrics.csv")):
         for row in csv.DictReader(file.read_text().splitlines()):
-            values = {name: value for name, value in row.items() if value}
+            values = {name: value for name, value in row.items() if value and name not in MEASURED}
             merged[int(row["step"]), tuple(sorted(values))] = values
     return merged
 

@@ -12,8 +12,8 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from itertools import islice
 from typing import Any, cast
@@ -58,6 +58,9 @@ class WatchedLoader:
         time_limit_seconds: for reading one video. Only time in which a batch was waited for is counted, so that a
             process that was suspended, or busy training, accuses no video.
         pin_memory: let workers' batches arrive in page-locked memory, for CUDA.
+
+    Attributes:
+        while_waiting: makes the context in which each batch is waited for, to measure it.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class WatchedLoader:
         self.num_workers = num_workers
         self.time_limit_seconds = time_limit_seconds
         self.pin_memory = pin_memory
+        self.while_waiting: Callable[[], AbstractContextManager[None]] = nullcontext
         self._workers: list[_Worker] = []
         self._answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]] = queue.SimpleQueue()
         self._done: dict[int, Batch] = {}
@@ -99,7 +103,12 @@ class WatchedLoader:
         """
         self._num_passed, self._num_to_skip = self._num_to_skip, 0
         plan = islice(self.batch_sampler, self._num_passed, None)
-        for batch in self._read(plan):
+        batches = self._read(plan)
+        while True:
+            with self.while_waiting():
+                batch = next(batches, None)
+            if batch is None:
+                return
             self._num_passed += 1
             yield batch
 
