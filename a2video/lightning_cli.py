@@ -25,6 +25,7 @@ from a2video.checkpoints import Checkpoints
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, read_checkpoint
+from a2video.processes import check_processes
 from a2video.recognizer import Recognizer
 from a2video.report import Outcome, comparison_table, coverage, refuse_other_results, write_predictions, write_test
 
@@ -151,7 +152,9 @@ class ExperimentCLI(LightningCLI):
             kwargs["enable_checkpointing"] = False
         if config.get("logger") is None:
             kwargs["logger"] = CSVLogger(config["default_root_dir"], "logs") if self.subcommand == "fit" else False
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        check_processes(trainer)
+        return trainer
 
     def after_fit(self) -> None:
         """Says what came out and where it is."""
