@@ -170,7 +170,7 @@ class Recognizer(pl.LightningModule):
             cast(ScheduledLR, self.lr_schedulers()).observe(monitored_value(self.trainer, self.schedule.monitor))
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets earlier scores. What is validated is what is saved: statistics that ranks have of their own differ."""
+        """Forgets earlier scores, and gives all ranks the statistics of the first one: those that are saved."""
         if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, 0)
