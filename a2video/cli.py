@@ -12,6 +12,7 @@ from pathlib import Path
 
 from a2video import __version__
 from a2video.errors import InputError, Interrupted
+from a2video.processes import speaker
 
 LIGHTNING_COMMANDS = {
     "fit": "train a network: a2video fit --config FILE.yaml",
@@ -44,7 +45,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             options = _parser().parse_args(args)
             sys.exit(options.run(options))
     except InputError as error:
-        print(f"a2video: error: {one_sentence(error)}", file=sys.stderr)
+        if (who := speaker()) is not None:
+            print(f"a2video: error: {who}{one_sentence(error)}", file=sys.stderr)
         sys.exit(2)
     except Interrupted as signalled:
         if message := str(signalled):

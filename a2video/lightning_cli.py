@@ -27,6 +27,7 @@ from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, read_checkpoint
 from a2video.logs import LOGS, Events, loggers, parts
 from a2video.position import KEY
+from a2video.processes import check_processes
 from a2video.recognizer import Recognizer
 from a2video.report import Outcome, comparison_table, coverage, refuse_other_results, write_predictions, write_test
 
@@ -157,7 +158,9 @@ class ExperimentCLI(LightningCLI):
         if config.get("logger") is None:
             is_fit = self.subcommand == "fit"
             kwargs["logger"] = loggers(Path(config["default_root_dir"]), self.resumed_at) if is_fit else False
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        check_processes(trainer)
+        return trainer
 
     def after_fit(self) -> None:
         """Says what came out and where it is."""

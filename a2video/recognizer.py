@@ -7,10 +7,12 @@ from contextlib import contextmanager
 from typing import Any, Protocol, Self, cast
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
 
 from a2video.bad_losses import BadLosses
 from a2video.bad_videos import BadVideos
@@ -149,6 +151,12 @@ class Recognizer(pl.LightningModule):
         except ValueError as error:  # what our networks raise for clips they cannot take
             raise InputError(f"model.network does not take clips of data.preprocessing: {error}") from error
 
+    def on_fit_start(self) -> None:
+        """Gives each rank random numbers of its own, for dropout; those of the first rank are those of a single one."""
+        if self.global_rank > 0:
+            own = np.random.SeedSequence([torch.initial_seed(), self.global_rank])
+            torch.manual_seed(int(own.generate_state(1)[0]))
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy over the clips of the batch; of mixed clips the larger part counts for accuracy."""
         logits = self(batch["clips"].flatten(0, 1))
@@ -170,20 +178,23 @@ class Recognizer(pl.LightningModule):
             cast(ScheduledLR, self.lr_schedulers()).observe(monitored_value(self.trainer, self.schedule.monitor))
 
     def on_validation_epoch_start(self) -> None:
-        """Forgets earlier scores."""
+        """Forgets earlier scores, and gives all ranks the statistics of the first one: those that are saved."""
+        if self.trainer.world_size > 1:
+            for buffer in self.network.buffers():
+                torch.distributed.broadcast(buffer, 0)
+        self.val_loss = MeanMetric().to(self.device)
         self._start_scoring(self.data.preprocessing.one_view.num_views)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores the centre view of each video."""
         logits = self._score(batch)
-        losses = cross_entropy(logits[:, 0], batch["labels"], reduction="none")
-        loss = losses.sum() / max(1, len(losses))  # 0, and no weight, for a batch without a readable video
-        self.log("val/loss", loss, batch_size=len(losses), sync_dist=True)
+        self.val_loss.update(cross_entropy(logits[:, 0], batch["labels"], reduction="none"))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs val/top1 and val/top5, in which a video that could not be read counts as wrong.
+        """Logs val/loss, val/top1 and val/top5, in which a video that could not be read counts as wrong.
 
-        With one view, clip level and video level are the same.
+        With one view, clip level and video level are the same. Lightning's own means over ranks are wrong where ranks
+        have unequal numbers of videos: it takes whole numbers for their mean number.
         """
         self._finish_scoring()
         if len(self.scores["labels"]) == 0 and not self.trainer.sanity_checking:
@@ -192,6 +203,7 @@ class Recognizer(pl.LightningModule):
             self.log("val/num_unscored", float(len(self.errors)), prog_bar=True, sync_dist=True)
         share = len(self.scores["labels"]) / max(1, len(self.scores["labels"]) + len(self.errors))
         top = {f"val/top{k}": self.scores[f"video_top{k}"] * share for k in (1, 5)}
+        self.log("val/loss", self.val_loss.compute(), sync_dist=True)
         self.log_dict(top, prog_bar=True, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:

@@ -1,0 +1,44 @@
+"""Several processes of one run: whether they are as many as expected, and which of them says what went wrong."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from a2video.errors import InputError
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+SECONDS_TO_END = 10.0  # within which a launcher ends the others when the first process has failed
+
+
+def check_processes(trainer: Trainer) -> None:
+    """Refuses a trainer for another number of processes than a launcher has started.
+
+    Raises:
+        InputError: the processes would wait for each other forever, or each train alone in the same folder.
+    """
+    environment = trainer._accelerator_connector.cluster_environment
+    if environment.creates_processes_externally and environment.world_size() != trainer.num_devices * trainer.num_nodes:
+        raise InputError(
+            f"trainer.devices ({trainer.num_devices}) times trainer.num_nodes ({trainer.num_nodes}) must be the number "
+            f"of processes that torchrun or srun starts, found {environment.world_size()} (for a single process within "
+            "a larger SLURM job: srun --ntasks 1)"
+        )
+
+
+def speaker() -> str | None:
+    """What an error message of this process begins with, or None where the first process has said it.
+
+    A process that is not the first waits before it speaks: mostly the first one has the same error and ends, and then
+    launchers end the others.
+    """
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))  # torchrun, srun, Lightning
+    rank = next((rank for rank in ranks if rank), "0")
+    if rank == "0":
+        return ""
+    parent = os.getppid()
+    time.sleep(SECONDS_TO_END)
+    return f"rank {rank}: " if os.getppid() == parent else None  # the first process is the parent, or torchrun
