@@ -23,6 +23,7 @@ from a2video.freezing import Freeze
 from a2video.inference import CHECKPOINT_KEY, score_views
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.optimizers import OptimizerBuilder
+from a2video.recompute import recompute_parts
 from a2video.scheduled_lr import ScheduledLR, check_warmup, monitored_value, run_of
 from a2video.schedules import Schedule
 from a2video.video_accuracy import VideoAccuracy, top_accuracy
@@ -48,6 +49,9 @@ class Recognizer(pl.LightningModule):
         label_smoothing: the share of each training label that is spread over all classes, in [0, 1).
         freeze: what is not trained.
         channels_last: keep weights and clips in torch's channels_last layout, which is often faster.
+        compile: let torch.compile make the network faster; the first steps of training and of validation take minutes.
+        recompute: parts of the network, named as in `freeze`, whose activations are computed again in the backward pass
+            instead of being kept: less memory, more time, the same results. `conv3.*` goes block by block.
         pretrained: a weights file to start training from (see a2video.models.load_pretrained); ImageNet weights and
             2D networks of ours are inflated.
         inflate: how: "center" or "mean".
@@ -62,6 +66,8 @@ class Recognizer(pl.LightningModule):
         label_smoothing: float = 0.0,
         freeze: Freeze | None = None,
         channels_last: bool = False,
+        compile: bool = False,
+        recompute: list[str] | None = None,
         pretrained: str | None = None,
         inflate: Inflation = "center",
         max_bad_losses: int = 0,
@@ -84,6 +90,9 @@ class Recognizer(pl.LightningModule):
         for weight in self.network.parameters():
             if weight.ndim in formats:
                 weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
+        recompute_parts(network, recompute or [])
+        if compile:
+            network.compile()  # at its first call, in place: names, checkpoints and callbacks see the same network
         self.class_names: tuple[str, ...] = ()
         self.scores: dict[str, Tensor] = {}  # of the last validation, test or prediction; see VideoAccuracy.compute
         self.errors: list[tuple[int, str]] = []  # (video_index, message) of videos that could not be read
@@ -140,6 +149,14 @@ class Recognizer(pl.LightningModule):
             yield
         except ValueError as error:  # what our networks raise for clips they cannot take
             raise InputError(f"model.network does not take clips of data.preprocessing: {error}") from error
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = next(line for line in str(error).splitlines() if line.strip())
+            raise InputError(
+                f"model.compile: the network cannot be compiled here ({reason.strip()}): install a C++ compiler, "
+                "or leave model.compile out"
+            ) from error
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean cross-entropy over the clips of the batch; of mixed clips the larger part counts for accuracy."""
