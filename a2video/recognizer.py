@@ -154,8 +154,8 @@ class Recognizer(pl.LightningModule):
                 raise
             reason = next(line for line in str(error).splitlines() if line.strip())
             raise InputError(
-                f"model.compile: the network cannot be compiled here ({reason.strip()}): install a C++ compiler, "
-                "or leave model.compile out"
+                f"model.compile: the network cannot be compiled here ({reason.strip()}): leave "
+                "model.compile out, or install the C++ compiler if it is that which is missing"
             ) from error
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
