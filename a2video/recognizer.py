@@ -25,6 +25,7 @@ from a2video.freezing import Freeze
 from a2video.inference import CHECKPOINT_KEY, score_views
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.optimizers import OptimizerBuilder
+from a2video.recompute import recompute_parts
 from a2video.scheduled_lr import LearningRates, ScheduledLR, check_warmup, monitored_value, run_of, say_linear_rule
 from a2video.schedules import Schedule
 from a2video.throughput import Throughput
@@ -54,6 +55,9 @@ class Recognizer(pl.LightningModule):
         label_smoothing: the share of each training label that is spread over all classes, in [0, 1).
         freeze: what is not trained.
         channels_last: keep weights and clips in torch's channels_last layout, which is often faster.
+        compile: let torch.compile make the network faster; the first steps of training and of validation take minutes.
+        recompute: parts of the network, named as in `freeze`, whose activations are computed again in the backward pass
+            instead of being kept: less memory, more time, the same results. `conv3.*` goes block by block.
         pretrained: a weights file to start training from (see a2video.models.load_pretrained); ImageNet weights and
             2D networks of ours are inflated.
         inflate: how: "center" or "mean".
@@ -69,6 +73,8 @@ class Recognizer(pl.LightningModule):
         label_smoothing: float = 0.0,
         freeze: Freeze | None = None,
         channels_last: bool = False,
+        compile: bool = False,
+        recompute: list[str] | None = None,
         pretrained: str | None = None,
         inflate: Inflation = "center",
         max_bad_losses: int = 0,
@@ -94,6 +100,9 @@ class Recognizer(pl.LightningModule):
         for weight in self.network.parameters():
             if weight.ndim in formats:
                 weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
+        recompute_parts(network, recompute or [])
+        if compile:
+            network.compile()  # at its first call, in place: names, checkpoints and callbacks see the same network
         self.class_names: tuple[str, ...] = ()
         self.scores: dict[str, Tensor] = {}  # of the last validation, test or prediction; see VideoAccuracy.compute
         self.errors: list[tuple[int, str]] = []  # (video_index, message) of videos that could not be read
@@ -150,6 +159,14 @@ class Recognizer(pl.LightningModule):
             yield
         except ValueError as error:  # what our networks raise for clips they cannot take
             raise InputError(f"model.network does not take clips of data.preprocessing: {error}") from error
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = next(line for line in str(error).splitlines() if line.strip())
+            raise InputError(
+                f"model.compile: the network cannot be compiled here ({reason.strip()}): leave "
+                "model.compile out, or install the C++ compiler if it is that which is missing"
+            ) from error
 
     def on_fit_start(self) -> None:
         """Gives each rank random numbers of its own, for dropout; those of the first rank are those of a single one."""

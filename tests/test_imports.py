@@ -18,6 +18,7 @@ ALLOWED = {  # what a part may import besides the standard library
     "schedules.py": {"a2video.errors"},
     "optimizers.py": {"torch", "a2video.errors"},
     "freezing.py": {"torch", "a2video.errors", "a2video.optimizers"},
+    "recompute.py": {"torch", "a2video.optimizers"},
     "errors.py": set(),
 }
 
