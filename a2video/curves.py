@@ -38,6 +38,10 @@ def draw_learning_curves(folders: Sequence[Path], steps_per_epoch: int, path: Pa
     _draw(loss, curves.get("val/loss"), VAL, "validation", marker="o")
     _draw(accuracy, _percent(curves.get("train/top1")), TRAIN, "training", marker="o")
     _draw_best(accuracy, _percent(curves.get("val/top1")))
+    rates = sorted(name for name in curves if name == "lr" or name.startswith("lr_x"))
+    for name, colour in zip(rates, RATES * len(rates), strict=False):
+        _draw(rate, curves[name], colour, "base" if name == "lr" else f"parts at {name[4:]} of it", marker=".")
+    loss.set_ylabel("loss")
     best = max([share for name in ("train/top1", "val/top1") for share in curves.get(name, ([], []))[1]], default=0)
     accuracy.set(ylabel="top-1 accuracy, %", ylim=(0, min(102, 130 * best or 102)))
     rate.set(ylabel="learning rate", xlabel="epochs", ylim=(0, None))
@@ -47,13 +51,12 @@ def draw_learning_curves(folders: Sequence[Path], steps_per_epoch: int, path: Pa
     steps.set_xlabel("steps")
     for axes in (loss, accuracy, rate):
         for epoch in resumed:
-            axes.axvline(
-                epoch, color="0.6", linewidth=1, linestyle=":", label="resumed" * (axes is loss and epoch == resumed[0])
-            )
+            label = "resumed" * (axes is loss and epoch == resumed[0])
+            axes.axvline(epoch, color="0.6", linewidth=1, linestyle=":", label=label)
         axes.grid(color="0.92")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        if len(axes.get_legend_handles_labels()[0]) > 1:
+        if len(axes.get_legend_handles_labels()[0]) > (axes is rate):
             axes.legend(frameon=False, fontsize=9)
     figure.suptitle(str(path.parent).replace("$", r"\$"), fontsize=12, y=0.98)
     figure.savefig(path, dpi=110)
