@@ -7,11 +7,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2video.logs import METRICS
+import lightning.pytorch as pl
+
+from a2video.logs import LOGS, METRICS, Events, parts
 
 Curve = tuple[list[float], list[float]]  # epochs done, values
 TRAIN, VAL, FAINT = "#2b6cb0", "#dd6b20", "#a9c4e4"
 RATES = ("#2f855a", "#805ad5", "#b83280", "#975a16")
+
+
+def leave_learning_curves(trainer: pl.Trainer) -> None:
+    """Puts learning_curves.png into the output folder, if the trainer has trained with our logs, and says where."""
+    num_batches, accumulated = trainer.num_training_batches, trainer.accumulate_grad_batches
+    if not trainer.is_global_zero or not any(isinstance(logger, Events) for logger in trainer.loggers):
+        return
+    if not 0 < num_batches < float("inf"):
+        return  # it did not come to training
+    folder, steps_per_epoch = Path(trainer.default_root_dir), -(-int(num_batches) // accumulated)
+    try:
+        path = draw_learning_curves(parts(folder / LOGS), steps_per_epoch, folder / "learning_curves.png")
+    except OSError as error:  # such as a full disk, which may be what has stopped the training
+        print(f"The learning curves cannot be written: {error}")
+    else:
+        if path is not None:
+            print(f"Learning curves: {path}")
 
 
 def draw_learning_curves(folders: Sequence[Path], steps_per_epoch: int, path: Path) -> Path | None:
