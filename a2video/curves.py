@@ -7,11 +7,30 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from a2video.logs import METRICS
+import lightning.pytorch as pl
+
+from a2video.logs import LOGS, METRICS, Events, parts
 
 Curve = tuple[list[float], list[float]]  # epochs done, values
 TRAIN, VAL, FAINT = "#2b6cb0", "#dd6b20", "#a9c4e4"
 RATES = ("#2f855a", "#805ad5", "#b83280", "#975a16")
+
+
+def leave_learning_curves(trainer: pl.Trainer) -> None:
+    """Puts learning_curves.png into the output folder, if the trainer has trained with our logs, and says where."""
+    num_batches, accumulated = trainer.num_training_batches, trainer.accumulate_grad_batches
+    if not trainer.is_global_zero or not any(isinstance(logger, Events) for logger in trainer.loggers):
+        return
+    if not 0 < num_batches < float("inf"):
+        return  # it did not come to training
+    folder, steps_per_epoch = Path(trainer.default_root_dir), -(-int(num_batches) // accumulated)
+    try:
+        path = draw_learning_curves(parts(folder / LOGS), steps_per_epoch, folder / "learning_curves.png")
+    except OSError as error:  # such as a full disk, which may be what has stopped the training
+        print(f"The learning curves cannot be written: {error}")
+    else:
+        if path is not None:
+            print(f"Learning curves: {path}")
 
 
 def draw_learning_curves(folders: Sequence[Path], steps_per_epoch: int, path: Path) -> Path | None:
@@ -33,11 +52,11 @@ def draw_learning_curves(folders: Sequence[Path], steps_per_epoch: int, path: Pa
     figure = Figure(figsize=(10, 9))
     figure.subplots_adjust(left=0.08, right=0.97, bottom=0.06, top=0.9, hspace=0.12)
     loss, accuracy, rate = figure.subplots(3, 1, sharex=True, height_ratios=(4, 4, 2))
-    _draw(loss, curves.get("train/loss"), FAINT, "training, single batches", linewidth=0.9)
+    _draw(loss, curves.get("train/loss"), FAINT, "training, single batches", linewidth=0.9, marker=".")
     _draw(loss, curves.get("train/epoch_loss"), TRAIN, "training, epoch", marker="o")
     _draw(loss, curves.get("val/loss"), VAL, "validation", marker="o")
-    _draw_shares(accuracy, curves.get("train/top1"), TRAIN, "training")
-    _draw_shares(accuracy, curves.get("val/top1"), VAL, "validation")
+    _draw(accuracy, _percent(curves.get("train/top1")), TRAIN, "training", marker="o")
+    _draw_best(accuracy, _percent(curves.get("val/top1")))
     rates = sorted(name for name in curves if name == "lr" or name.startswith("lr_x"))
     for name, colour in zip(rates, RATES * len(rates), strict=False):
         _draw(rate, curves[name], colour, "base" if name == "lr" else f"parts at {name[4:]} of it", marker=".")
@@ -51,11 +70,12 @@ def draw_learning_curves(folders: Sequence[Path], steps_per_epoch: int, path: Pa
     steps.set_xlabel("steps")
     for axes in (loss, accuracy, rate):
         for epoch in resumed:
-            axes.axvline(epoch, color="0.6", linewidth=1, linestyle=":", label="resumed" * (epoch == resumed[0]))
+            label = "resumed" * (axes is loss and epoch == resumed[0])
+            axes.axvline(epoch, color="0.6", linewidth=1, linestyle=":", label=label)
         axes.grid(color="0.92")
         axes.set_axisbelow(True)
         axes.spines[["top", "right"]].set_visible(False)
-        if len(axes.get_legend_handles_labels()[0]) > 1:
+        if len(axes.get_legend_handles_labels()[0]) > (axes is rate):
             axes.legend(frameon=False, fontsize=9)
     figure.suptitle(str(path.parent).replace("$", r"\$"), fontsize=12, y=0.98)
     figure.savefig(path, dpi=110)
@@ -104,10 +124,14 @@ def _draw(axes: Any, curve: Curve | None, colour: str, label: str, **style: Any)
         axes.plot(*curve, color=colour, label=label, markersize=4, **style)
 
 
-def _draw_shares(axes: Any, curve: Curve | None, colour: str, label: str) -> None:
-    """In percent, the best one with a star."""
+def _percent(curve: Curve | None) -> Curve | None:
+    return curve and (curve[0], [100 * share for share in curve[1]])
+
+
+def _draw_best(axes: Any, curve: Curve | None) -> None:
+    """The validation's accuracy, the best one with a star: there best.ckpt was saved, if it goes by that."""
     if curve and curve[0]:
-        epochs, shares = curve[0], [100 * share for share in curve[1]]
-        best = max(range(len(shares)), key=shares.__getitem__)
-        _draw(axes, (epochs, shares), colour, f"{label}, best {shares[best]:.1f} % at {epochs[best]:.4g}", marker="o")
-        axes.plot(epochs[best], shares[best], "*", color=colour, markersize=14)
+        epochs, percents = curve
+        best = percents.index(max(percents))
+        _draw(axes, curve, VAL, f"validation, best {percents[best]:.1f} % after epoch {epochs[best]:.4g}", marker="o")
+        axes.plot(epochs[best], percents[best], "*", color=VAL, markersize=14)

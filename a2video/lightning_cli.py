@@ -21,11 +21,11 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.checkpoint_files import LAST, AtomicCheckpointIO, newest_whole
 from a2video.checkpoints import Checkpoints
-from a2video.curves import draw_learning_curves
+from a2video.curves import leave_learning_curves
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, read_checkpoint
-from a2video.logs import LOGS, Events, loggers, parts
+from a2video.logs import loggers
 from a2video.position import KEY
 from a2video.processes import check_processes
 from a2video.recognizer import Recognizer
@@ -184,22 +184,7 @@ class ExperimentCLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         finally:
-            if any(isinstance(logger, Events) for logger in self.trainer.loggers) and self.trainer.is_global_zero:
-                self._draw_curves(Path(self.trainer.default_root_dir))
-
-    def _draw_curves(self, folder: Path) -> None:
-        num_batches, accumulated = self.trainer.num_training_batches, self.trainer.accumulate_grad_batches
-        if not 0 < num_batches < float("inf"):
-            return  # it did not come to training
-        try:
-            path = draw_learning_curves(
-                parts(folder / LOGS), -(-int(num_batches) // accumulated), folder / "learning_curves.png"
-            )
-        except OSError as error:  # such as a full disk, which may be what has stopped the training
-            print(f"The learning curves cannot be written: {error}")
-        else:
-            if path is not None:
-                print(f"Learning curves: {path}")
+            leave_learning_curves(self.trainer)
 
     def after_validate(self) -> None:
         """Prints the accuracies."""

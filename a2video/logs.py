@@ -31,17 +31,25 @@ def loggers(folder: Path, resumed_at: int | None) -> list[Logger]:
     if resumed_at is None:
         return [table, Events(folder, LOGS, table.version, default_hp_metric=False)]
     earlier = parts(folder / LOGS)
-    version = earlier[0].name if earlier else table.version
+    version = _number(earlier[0]) if earlier else table.version
     # TensorBoard forgets the steps that a killed run had logged and this one repeats
     return [table, Events(folder, LOGS, version, default_hp_metric=False, purge_step=resumed_at)]
 
 
 def parts(logs: Path) -> list[Path]:
     """The folders of the last run in `logs`, oldest first: its beginning, and one for each time it was resumed."""
-    versions = [path for path in logs.glob("version_*") if path.name[8:].isdigit() and (path / CONFIG).is_file()]
+    versions = [
+        path
+        for path in logs.glob("version_*")
+        if path.name.removeprefix("version_").isdigit() and (path / CONFIG).is_file()
+    ]
     found: list[Path] = []
-    for path in sorted(versions, key=lambda path: int(path.name[8:]), reverse=True):
+    for path in sorted(versions, key=_number, reverse=True):
         found.insert(0, path)
         if re.search(r"^ckpt_path: null$", (path / CONFIG).read_text(encoding="utf-8"), re.MULTILINE):
             break
     return found
+
+
+def _number(version: Path) -> int:
+    return int(version.name.removeprefix("version_"))

@@ -72,6 +72,7 @@ def first_inputs(
     data.setup("fit")
     loader = data.train_dataloader()
     cast(EpochSampler, loader.batch_sampler.sampler).set_epoch(epoch)
+    recognizer.network._compiled_call_impl = None  # of a network that is to be compiled: only its door is needed
     door = recognizer.network.register_forward_pre_hook(_refuse_entry)
     seen: list[Seen] = []
     try:

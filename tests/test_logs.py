@@ -94,9 +94,8 @@ def test_curves_of_two_parts_and_of_little(tmp_path: Path) -> None:
     path = draw_learning_curves([old, new], 2, tmp_path / "curves.png")
     assert path is not None
     with Image.open(path) as picture:
-        assert {(0xDD, 0x6B, 0x20), (0x2B, 0x6C, 0xB0)} <= {
-            colour for _, colour in picture.convert("RGB").getcolors(9999)
-        }
+        drawn = {colour for _, colour in picture.convert("RGB").getcolors(9999)}
+    assert {(0xDD, 0x6B, 0x20), (0x2B, 0x6C, 0xB0), (0x2F, 0x85, 0x5A)} <= drawn  # validation, training, rate
     assert draw_learning_curves([tmp_path / "version_11"], 2, tmp_path / "none.png") is None
     assert not (tmp_path / "none.png").exists()
     write_part(tmp_path / "version_12", "null", "epoch,step,train/loss\n0,0,1.5\n")  # stopped in its first epoch

@@ -68,6 +68,7 @@ def test_picture_has_the_colours_the_crops_and_the_labels(options: list[str], tm
     clips = torch.cat([batch["clips"] for batch in batches])[:3, 0].permute(0, 2, 3, 4, 1).numpy()
     assert np.array_equal(shown, clips)
 
+    recognizer.network.compile()
     seen = first_inputs(recognizer, data, trainer, 3)
     for clip, item in zip(shown, seen, strict=True):
         assert item.video.name.startswith(item.label)
