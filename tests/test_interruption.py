@@ -252,6 +252,9 @@ def test_sigusr1_saves_and_goes_on_and_damage_is_survived(
         "best.ckpt", "last-1.ckpt", "last.ckpt", "last.ckpt.damaged",
     ]  # fmt: skip
     assert torch.load(out / "last-1.ckpt", weights_only=True)["global_step"] == 5
+    assert "trained with 1 clips an update, but here they are 2" in fails(
+        capsys, *command, "--trainer.max_epochs=2", "--data.batch_size=2", "--ckpt_path=last"
+    )
 
 
 def test_last_starts_a_run_and_refuses_one_of_which_nothing_is_left(
