@@ -152,7 +152,10 @@ class ExperimentCLI(LightningCLI):
             kwargs["enable_checkpointing"] = False
         if config.get("logger") is None:
             kwargs["logger"] = CSVLogger(config["default_root_dir"], "logs") if self.subcommand == "fit" else False
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except RuntimeError as error:  # what Lightning says of a SLURM job that is not as it should be
+            raise InputError(" ".join(str(error).split())) from error
         check_processes(trainer)
         return trainer
 
