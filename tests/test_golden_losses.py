@@ -15,6 +15,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY
 from ranks import recorded
 
@@ -31,7 +32,7 @@ NUM_VIDEOS = {"train": 18, "val": 9}
 
 
 def small(frames: np.ndarray) -> np.ndarray:
-    """A quarter of the height and width, in whole numbers: torch's resizing of uint8 depends on the kind of CPU."""
+    """A quarter of each side, in whole numbers: nothing is left to be resized, which differs between CPUs."""
     blocks = frames.reshape(len(frames), SIDE, motion.SIZE // SIDE, SIDE, motion.SIZE // SIDE, 3)
     return (blocks.sum((2, 4), dtype=np.int64) // (motion.SIZE // SIDE) ** 2).astype(np.uint8)
 
@@ -87,7 +88,9 @@ def test_pixels_are_those_that_were_drawn(videos: Path) -> None:
 
 def test_losses_are_golden_and_the_same_with_any_number_of_workers(videos: Path, tmp_path: Path) -> None:
     alone = losses(videos, tmp_path / "0", 0)
-    assert alone == pytest.approx(json.loads(GOLDEN.read_text())["losses"], rel=1e-7)
+    # without AVX2 torch's initial weights are rounded differently, and these steps enlarge differences 10,000 times
+    tolerance = 1e-7 if torch.backends.cpu.get_cpu_capability().startswith("AVX") else 5e-3
+    assert alone == pytest.approx(json.loads(GOLDEN.read_text())["losses"], rel=tolerance)
     for num_workers in (1, 2):
         assert losses(videos, tmp_path / str(num_workers), num_workers) == alone
 
