@@ -158,7 +158,10 @@ class ExperimentCLI(LightningCLI):
         if config.get("logger") is None:
             is_fit = self.subcommand == "fit"
             kwargs["logger"] = loggers(Path(config["default_root_dir"]), self.resumed_at) if is_fit else False
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except RuntimeError as error:  # what Lightning says of a SLURM job that is not as it should be
+            raise InputError(" ".join(str(error).split())) from error
         check_processes(trainer)
         return trainer
 

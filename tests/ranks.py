@@ -69,3 +69,8 @@ class Record(pl.Callback):
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {name: getattr(self, name) for name in ("losses", "validations", "statistics")}
         (self.folder / f"{trainer.global_rank}.json").write_text(json.dumps(content))
+
+
+def recorded(folder: Path, num_ranks: int) -> list[dict[str, Any]]:
+    """What Record has written on each rank."""
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(num_ranks)]

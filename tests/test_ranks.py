@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import REPOSITORY
+from ranks import recorded
 
 from a2video.cli import main
 from a2video.ema import TRAINING_KEY
@@ -34,10 +33,6 @@ def on_two_ranks(command: list[str], launcher: list[str]) -> str:
     )  # fmt: skip
     assert process.returncode == 0, process.stdout
     return process.stdout
-
-
-def recorded(out: Path, num_ranks: int) -> list[dict[str, Any]]:
-    return [json.loads((out / f"{rank}.json").read_text()) for rank in range(num_ranks)]
 
 
 def list_of(folder: Path, small_data: Path, *splits: str, leave_out: int = 0) -> Path:
