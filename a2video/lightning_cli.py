@@ -221,11 +221,12 @@ def _without_null(message: str) -> str:
     return "".join(found.groups()) if found else line
 
 
-def run(args: Sequence[str] | None = None) -> None:
+def run(args: Sequence[str] | None = None, command_line: type[ExperimentCLI] = ExperimentCLI) -> None:
     """Runs `fit`, `validate`, `test` or `predict`.
 
     Args:
         args: the command line, subcommand first; sys.argv when None.
+        command_line: what carries it out.
 
     Raises:
         InputError: an option, a key of the YAML file, a list or a checkpoint is wrong.
@@ -236,7 +237,7 @@ def run(args: Sequence[str] | None = None) -> None:
         warnings.filterwarnings("ignore", harmless)
     advertisements = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     advertisements.addFilter(lambda record: "Tip: For seamless cloud" not in record.getMessage())
-    ExperimentCLI(
+    command_line(
         Recognizer,
         VideoDataModule,
         save_config_kwargs={"overwrite": True},

@@ -35,7 +35,7 @@ class Machine:
         gpus: CUDA devices.
         cudnn: torch's number of its version, such as 91002; None without CUDA.
         modules: name -> version, or what importing it says; None where it is not installed.
-        codecs: versions of the FFmpeg libraries in PyAV.
+        codecs: version of FFmpeg's codecs in PyAV.
         compiler: the C++ compiler that torch.compile would take.
         shared_memory: free bytes in /dev/shm; None where there is none.
         folder: where outputs go.
@@ -168,6 +168,6 @@ def _codecs() -> str:
     try:
         import av
 
-        return ", ".join(f"{name} {'.'.join(map(str, number))}" for name, number in av.library_versions.items())
+        return f"libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
     except Exception:  # said by the check of decoders
         return ""
