@@ -48,7 +48,7 @@ def examine(options: Sequence[str], scratch: str) -> list[Finding]:
     if any(finding.level == "error" for finding in bare):  # nothing of what follows would load
         return bare
     from a2video.doctor_lists import check_lists
-    from a2video.doctor_trial import configured, try_decoding, try_steps, workers_needed
+    from a2video.doctor_trial import configured, suggest_workers, try_decoding, try_steps
 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     try:
@@ -56,17 +56,18 @@ def examine(options: Sequence[str], scratch: str) -> list[Finding]:
     except InputError as error:
         return [*bare, Finding("error", f"the configuration is refused: {error}")]
     machine = this_machine(patient.folder, patient.sources())
-    findings = check_machine(machine, patient.plan(machine))
+    plan = patient.plan(machine)
+    findings = check_machine(machine, plan)
     of_lists, lists = check_lists(patient.data)
     findings += of_lists
     if "train" not in lists:
         return [*findings, Finding("note", "nothing was decoded or trained, because the training list is of no use")]
     decoding, seconds = try_decoding(patient.data, lists["train"].present())
     findings += decoding
-    steps, clips_per_second = try_steps(patient, machine)
+    steps, videos_per_second = try_steps(patient, machine)
     findings += steps
-    if seconds and clips_per_second:
-        findings.append(workers_needed(patient, machine, seconds, clips_per_second))
+    if seconds and videos_per_second:
+        findings.append(suggest_workers(seconds * videos_per_second, plan, machine.num_cores))
     return findings
 
 

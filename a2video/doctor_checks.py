@@ -121,9 +121,10 @@ def bf16_on_cpu(machine: Machine, plan: Plan | None) -> Finding | None:
     """Mixed precision saves nothing where the processor has no instructions for it."""
     if plan is None or plan.on_gpu or plan.precision.startswith(("32", "64")):
         return None
+    wrong = ", and weight gradients over two frames are wrong with this torch" if machine.bf16_is_wrong else ""
     return Finding(
         "warning",
-        f"trainer.precision {plan.precision} on a CPU is usually slower than float32, and less exact",
+        f"trainer.precision {plan.precision} on a CPU is usually slower than float32, and less exact{wrong}",
         "Leave trainer.precision out where there is no GPU.",
     )
 

@@ -19,7 +19,6 @@ from a2video.data.video_list import VideoList
 from a2video.data.watched_loader import PREFETCH_FACTOR, WatchedLoader
 from a2video.datamodule import VideoDataModule
 from a2video.doctor_checks import Finding, Plan
-from a2video.errors import InputError
 from a2video.lightning_cli import ExperimentCLI, run
 from a2video.machine import GIB, Machine
 
@@ -167,17 +166,18 @@ class _Timer(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *rest: Any) -> None:
         self.seconds.append(_now(trainer) - self._start)
         self.losses.append(float(outputs["loss"]))
-        if len(self.seconds) == NUM_STEPS:
+        if len(self.seconds) == NUM_STEPS or trainer.is_last_batch:  # what follows an epoch is not tried
             raise _Enough
 
 
 def try_steps(patient: Patient, machine: Machine) -> tuple[list[Finding], float]:
-    """A few real steps at half the batch size and at the whole; findings, and clips that the network takes a second."""
+    """A few real steps at half the batch size and at the whole; findings, and videos that the network takes a second.
+
+    Leaves the data module changed.
+    """
     data, full = patient.data, patient.data.batch_size
-    data.allow_missing = True
-    data.num_workers = min(1, data.num_workers)
+    data.val_list, data.allow_missing, data.num_workers = None, True, min(1, data.num_workers)
     measured: list[tuple[int, int]] = []  # batch size, bytes at most
-    clips_per_second, text, where = 0.0, "", "the GPU's memory" if patient.on_gpu else "memory"
     for batch_size in sorted({max(1, full // 2), full}):
         data.batch_size = batch_size
         try:
@@ -185,22 +185,17 @@ def try_steps(patient: Patient, machine: Machine) -> tuple[list[Finding], float]
         except torch.cuda.OutOfMemoryError:
             advice = f"Set data.batch_size to {max(1, batch_size // 2)} or less, or use model.recompute."
             return [Finding("error", f"the GPU has too little memory for data.batch_size {batch_size}", advice)], 0.0
-        except InputError as error:
-            return [Finding("error", f"training fails: {error}")], 0.0
-        finally:
-            data.batch_size = full
+        except (RuntimeError, ValueError) as error:
+            return [Finding("error", f"training fails: {' '.join(str(error).split())}")], 0.0
         measured.append((batch_size, num_bytes))
-        step = min(timer.seconds[1:] or timer.seconds)
-        clips_per_second = batch_size * (data.train_sampler.num_clips or 1) / step
-        text = (
-            f"a step of {batch_size} videos takes {step:.3g} s, {clips_per_second:.3g} clips/s, "
-            f"{num_bytes / GIB:.2f} GiB of {where}; precision {patient.precision}, first loss {timer.losses[0]:.3f}"
-        )
-    where = "the GPU" if patient.on_gpu else "this process"
-    return [
-        Finding("ok", f"{text} of {where}"),
-        suggest_batch_size(measured, _limit(patient, machine)),
-    ], clips_per_second
+    seconds = min(timer.seconds[1:] or timer.seconds)
+    speed = full * (data.train_sampler.num_clips or 1) / seconds
+    text = (
+        f"a step of {full} videos takes {seconds:.3g} s, {speed:.3g} clips/s, with {num_bytes / GIB:.2f} GiB of "
+        f"{'the GPU' if patient.on_gpu else 'memory'} in precision {patient.precision}; "
+        f"first loss {timer.losses[0]:.3f}"
+    )
+    return [Finding("ok", text), suggest_batch_size(measured, _limit(patient, machine))], full / seconds
 
 
 def _steps(patient: Patient) -> tuple[_Timer, int]:
@@ -208,13 +203,14 @@ def _steps(patient: Patient) -> tuple[_Timer, int]:
     timer, trainer = _Timer(), patient.cli.instantiate_trainer()
     trainer.callbacks.append(timer)  # type: ignore[attr-defined]
     if patient.on_gpu:
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(trainer.strategy.root_device)
     else:
         _reset_peak()
     with suppress(_Enough):
         trainer.fit(patient.cli.model, datamodule=patient.data)
     if patient.on_gpu:
-        return timer, torch.cuda.max_memory_reserved(trainer.strategy.root_device)
+        return timer, torch.cuda.max_memory_allocated(trainer.strategy.root_device)
     return timer, _peak()
 
 
@@ -226,17 +222,12 @@ def suggest_batch_size(measured: Sequence[tuple[int, int]], limit: int) -> Findi
         return Finding("note", "how much memory a video takes could not be told from two batch sizes")
     most = math.floor(large + (SHARE_OF_MEMORY * limit - more) / slope)
     text = (
-        f"{slope / 2**20:.0f} MiB for each video of a batch: {SHARE_OF_MEMORY:.0%} of {limit / GIB:.0f} GiB are filled"
+        f"each video of a batch takes {slope / 2**20:.0f} MiB: {SHARE_OF_MEMORY:.0%} of {limit / GIB:.0f} GiB would be"
     )
     if most < large:
-        return Finding("warning", f"{text} by data.batch_size {large}", f"Set data.batch_size to {max(1, most)}.")
-    return Finding("ok", f"{text} by data.batch_size {most}")
-
-
-def workers_needed(patient: Patient, machine: Machine, seconds: float, clips_per_second: float) -> Finding:
-    """Whether the configured workers decode as fast as the network learns."""
-    videos_per_second = clips_per_second / (patient.data.train_sampler.num_clips or 1)
-    return suggest_workers(seconds * videos_per_second, patient.plan(machine), machine.num_cores)
+        advice = f"Set data.batch_size to {max(1, most)}, or use model.recompute."
+        return Finding("warning", f"{text} exceeded by data.batch_size {large}", advice)
+    return Finding("ok", f"{text} filled by data.batch_size {most}")
 
 
 def suggest_workers(busy: float, plan: Plan, num_cores: int) -> Finding:

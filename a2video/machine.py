@@ -41,6 +41,7 @@ class Machine:
         folder: where outputs go.
         disk_free: bytes there.
         file_systems: kinds of file system that the folder and the lists are on.
+        bf16_is_wrong: see a2video.bf16_on_cpu.
     """
 
     system: str
@@ -57,6 +58,7 @@ class Machine:
     folder: str
     disk_free: int
     file_systems: dict[str, str]
+    bf16_is_wrong: bool
 
 
 MODULES = ("torch", "lightning", "torchmetrics", "torchvision", "av", "decord", "torchcodec", "kornia", "pytorchvideo")
@@ -87,6 +89,7 @@ def this_machine(folder: str | Path, others: tuple[str, ...] = ()) -> Machine:
         folder=str(folder),
         disk_free=shutil.disk_usage(place).free,
         file_systems={str(path): file_system_of(existing(path)) for path in (folder, *others)},
+        bf16_is_wrong=_bf16_is_wrong(),
     )
 
 
@@ -171,3 +174,12 @@ def _codecs() -> str:
         return f"libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
     except Exception:  # said by the check of decoders
         return ""
+
+
+def _bf16_is_wrong() -> bool:
+    try:
+        from a2video.bf16_on_cpu import gradient_is_wrong
+
+        return gradient_is_wrong()
+    except Exception:  # said by the check of torch itself
+        return False
