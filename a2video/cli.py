@@ -41,6 +41,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             from a2video import show_batch
 
             show_batch.run(args[1:])
+        elif args and args[0] == "doctor" and not {"-h", "--help"} & set(args):
+            from a2video.doctor import run as doctor
+
+            sys.exit(doctor(args[1:]))
         else:
             options = _parser().parse_args(args)
             sys.exit(options.run(options))
@@ -71,6 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, summary in (LIGHTNING_COMMANDS | OPTIONS_OF_FIT).items():
         commands.add_parser(name, help=summary)  # run() has the options; `a2video fit --help` lists them
+    summary = "say what this machine is, what will be slow or wrong on it, and try a configuration out"
+    usage = "a2video doctor [--json] [--config FILE.yaml and any other options of `a2video fit`]"
+    doctor = commands.add_parser("doctor", help=summary, usage=usage, description=f"{summary}; status 1 if it is wrong")
+    doctor.add_argument("--json", action="store_true", help="for machines")
 
     classify = commands.add_parser("classify", help="print the most probable classes of video files")
     classify.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")

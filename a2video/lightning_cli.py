@@ -9,7 +9,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -30,6 +30,8 @@ from a2video.position import KEY
 from a2video.processes import check_processes
 from a2video.recognizer import Recognizer
 from a2video.report import Outcome, comparison_table, coverage, refuse_other_results, write_predictions, write_test
+
+CLI = TypeVar("CLI", bound="ExperimentCLI")
 
 # Said by Lightning about itself, or where our defaults mean it.
 HARMLESS_WARNINGS = [
@@ -256,7 +258,7 @@ def experiment(args: Sequence[str]) -> tuple[Recognizer, VideoDataModule, Traine
     Raises:
         InputError: an option or a key of the YAML file is wrong.
     """
-    cli = _experiment_cli(UnrunCLI, ["fit", *args, "--overwrite=true"])  # nothing is there to be overwritten
+    cli = command_line(UnrunCLI, ["fit", *args, "--overwrite=true"])  # nothing is there to be overwritten
     return cli.model, cli.datamodule, cli.trainer
 
 
@@ -269,10 +271,11 @@ def run(args: Sequence[str] | None = None) -> None:
     Raises:
         InputError: an option, a key of the YAML file, a list or a checkpoint is wrong.
     """
-    _experiment_cli(ExperimentCLI, args)
+    command_line(ExperimentCLI, args)
 
 
-def _experiment_cli(kind: type[ExperimentCLI], args: Sequence[str] | None) -> ExperimentCLI:
+def command_line(kind: type[CLI], args: Sequence[str] | None) -> CLI:
+    """Carries out the arguments as `kind` does; see run."""
     os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # whatever loads a checkpoint runs nothing in it
     sys.path.append(str(Path.cwd()))  # a network of the user's own may lie here
     for harmless in HARMLESS_WARNINGS:

@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 
 from a2video.bad_losses import BadLosses
 from a2video.bad_videos import BadVideos
+from a2video.bf16_on_cpu import gradient_is_wrong, refuse_two_frames
 from a2video.compatibility import refuse_other_training
 from a2video.data.dataset import Batch
 from a2video.data.transforms import Preprocessing
@@ -139,6 +140,11 @@ class Recognizer(pl.LightningModule):
             if self.trainer.is_global_zero:
                 print(f"Pretrained {self.pretrained}, {report}")
 
+    def on_fit_start(self) -> None:
+        """Sees to it that bf16 on a CPU gives no wrong gradients."""
+        if self.device.type == "cpu" and "bf16" in str(self.trainer.precision) and gradient_is_wrong():
+            refuse_two_frames(self.network)
+
     def _check_classes(self, num_logits: int) -> None:
         if num_logits != len(self.class_names):
             raise InputError(
@@ -157,6 +163,8 @@ class Recognizer(pl.LightningModule):
     def _refusals_are_input_errors(self) -> Iterator[None]:
         try:
             yield
+        except InputError:
+            raise
         except ValueError as error:  # what our networks raise for clips they cannot take
             raise InputError(f"model.network does not take clips of data.preprocessing: {error}") from error
         except RuntimeError as error:

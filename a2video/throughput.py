@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import lightning.pytorch as pl
@@ -17,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.data.dataset import Batch
 from a2video.data.watched_loader import WatchedLoader
+from a2video.machine import usable_cores
 
 if TYPE_CHECKING:
     from a2video.datamodule import VideoDataModule
@@ -190,7 +189,7 @@ def advice(trainer: pl.Trainer) -> list[str]:
     """What makes data come faster, the best first."""
     data = cast("VideoDataModule", trainer.datamodule)  # type: ignore[attr-defined]
     num_processes = max(1, trainer.num_devices)  # on this machine
-    usable = num_usable_cores()
+    usable = usable_cores()
     own = torch.get_num_threads() if trainer.strategy.root_device.type == "cpu" else 1
     num_workers = usable // num_processes - own
     if num_workers > data.num_workers:
@@ -201,15 +200,6 @@ def advice(trainer: pl.Trainer) -> list[str]:
     if data.cache is None:
         others.append("give data.metadata the metadata.sqlite of data_prep/verify.py")
     return [first, *others, "lower data.preprocessing.short_side and crop_size"]
-
-
-def num_usable_cores() -> int:
-    """CPU cores that this process may use, by its affinity and by the quota of its container."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # where there is no such quota
-        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
-        cores = min(cores, -(-quota // period))
-    return cores
 
 
 def _event() -> Any:

@@ -105,7 +105,7 @@ def test_accumulated_batches_are_all_counted(tmp_path: Path, monkeypatch: pytest
 
 def test_advice_counts_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, _ = run(tmp_path, monkeypatch, reading=0.0)
-    monkeypatch.setattr(throughput, "num_usable_cores", lambda: 8)
+    monkeypatch.setattr(throughput, "usable_cores", lambda: 8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     first, *others = advice(trainer)
     assert first == "raise data.num_workers from 0 to 6 (8 CPU cores can be used here)"
