@@ -110,8 +110,8 @@ class Checkpoints(Checkpoint):
         if there != here:
             raise InputError(
                 f"the checkpoint was trained with {there} clips an update, but here they are {here}, and schedules "
-                "count updates: let data.batch_size x devices x trainer.accumulate_grad_batches be the same, or start a new "
-                "training from its weights with --model.pretrained"
+                "count updates: let data.batch_size x devices x trainer.accumulate_grad_batches be the same, or start a "
+                "new training from its weights with --model.pretrained"
             )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

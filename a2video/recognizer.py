@@ -140,11 +140,6 @@ class Recognizer(pl.LightningModule):
             if self.trainer.is_global_zero:
                 print(f"Pretrained {self.pretrained}, {report}")
 
-    def on_fit_start(self) -> None:
-        """Sees to it that bf16 on a CPU gives no wrong gradients."""
-        if self.device.type == "cpu" and "bf16" in str(self.trainer.precision) and gradient_is_wrong():
-            refuse_two_frames(self.network)
-
     def _check_classes(self, num_logits: int) -> None:
         if num_logits != len(self.class_names):
             raise InputError(
@@ -177,7 +172,12 @@ class Recognizer(pl.LightningModule):
             ) from error
 
     def on_fit_start(self) -> None:
-        """Gives each rank random numbers of its own, for dropout; those of the first rank are those of a single one."""
+        """Sees to it that bf16 on a CPU gives no wrong gradients, and that each rank draws dropout of its own.
+
+        The first rank draws what a single process would.
+        """
+        if self.device.type == "cpu" and "bf16" in str(self.trainer.precision) and gradient_is_wrong():
+            refuse_two_frames(self.network)
         if self.global_rank > 0:
             own = np.random.SeedSequence([torch.initial_seed(), self.global_rank])
             torch.manual_seed(int(own.generate_state(1)[0]))
