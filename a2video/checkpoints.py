@@ -109,9 +109,9 @@ class Checkpoints(Checkpoint):
         there, here = (_clips_an_update(order) for order in (self._resumed["order"], _order(trainer)))
         if there != here:
             raise InputError(
-                f"the checkpoint was trained with {there} clips an update, but here they are {here}, and schedules "
-                "count updates: let data.batch_size x devices x trainer.accumulate_grad_batches be the same, or start a "
-                "new training from its weights with --model.pretrained"
+                f"the checkpoint was trained with {there} clips an update, but here they are {here}, and "
+                "schedules count updates: let data.batch_size x devices x trainer.accumulate_grad_batches be the same, "
+                "or start a new training from its weights with --model.pretrained"
             )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
