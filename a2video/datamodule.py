@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import partial
 
 import lightning.pytorch as pl
@@ -118,6 +119,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.class_names: tuple[str, ...] = ()
         self.videos: dict[str, VideoList] = {}
         self.loaders: dict[str, WatchedLoader] = {}
+        self.scored: Collection[int] = ()  # videos that an interrupted test has scored already
 
     def setup(self, stage: str) -> None:
         """Reads the class names and the lists that `stage` ("fit", "validate", "test" or "predict") needs.
@@ -193,7 +195,7 @@ class VideoDataModule(pl.LightningDataModule):
 
     def test_dataloader(self) -> WatchedLoader:
         """All views of each video, once; a video that cannot be read is reported in the batch."""
-        return self._all_views("test")
+        return self._all_views("test", self.scored)
 
     def predict_dataloader(self) -> WatchedLoader:
         """Like test_dataloader, over the videos to predict."""
@@ -219,12 +221,15 @@ class VideoDataModule(pl.LightningDataModule):
         """Ends the workers."""
         self.teardown("")
 
-    def _all_views(self, name: str) -> WatchedLoader:
-        return self._in_order(name, self.preprocessing, max(1, self.batch_size // self.preprocessing.num_views))
+    def _all_views(self, name: str, left_out: Collection[int] = ()) -> WatchedLoader:
+        batch_size = max(1, self.batch_size // self.preprocessing.num_views)
+        return self._in_order(name, self.preprocessing, batch_size, left_out)
 
-    def _in_order(self, name: str, preprocessing: Preprocessing, batch_size: int) -> WatchedLoader:
+    def _in_order(
+        self, name: str, preprocessing: Preprocessing, batch_size: int, left_out: Collection[int] = ()
+    ) -> WatchedLoader:
         dataset = VideoDataset(self.videos[name], *even_views(preprocessing), self.seed, open_it=self.open_it)
-        return self._loader(name, dataset, EpochSampler(len(dataset), shuffle=False), batch_size)
+        return self._loader(name, dataset, EpochSampler(len(dataset), shuffle=False, left_out=left_out), batch_size)
 
     def _loader(self, name: str, dataset: VideoDataset, sampler: EpochSampler, batch_size: int) -> WatchedLoader:
         if name in self.loaders:

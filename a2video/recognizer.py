@@ -24,8 +24,10 @@ from a2video.inference import CHECKPOINT_KEY, score_views
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.optimizers import OptimizerBuilder
 from a2video.scheduled_lr import ScheduledLR, check_warmup, monitored_value, run_of
+from a2video.results import accuracies, label_ranks, ranks_of, video_probs
 from a2video.schedules import Schedule
-from a2video.video_accuracy import VideoAccuracy, top_accuracy
+from a2video.score_rows import ScoreRows
+from a2video.scores import COLUMNS, LABEL, NUM_VIEWS, VIDEO, Rows, join
 
 
 class DescribedData(Protocol):
@@ -85,7 +87,7 @@ class Recognizer(pl.LightningModule):
             if weight.ndim in formats:
                 weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
         self.class_names: tuple[str, ...] = ()
-        self.scores: dict[str, Tensor] = {}  # of the last validation, test or prediction; see VideoAccuracy.compute
+        self.rows = self.resumed = Rows.none(0)  # of the last validation, test or prediction; of an interrupted test
         self.errors: list[tuple[int, str]] = []  # (video_index, message) of videos that could not be read
         self.train()
 
@@ -163,12 +165,19 @@ class Recognizer(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forgets earlier scores."""
-        self._start_scoring(self.data.preprocessing.one_view.num_views)
+        self._start_scoring()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores the centre view of each video."""
-        logits = self._score(batch)
-        losses = cross_entropy(logits[:, 0], batch["labels"], reduction="none")
+        self.errors += batch["errors"]
+        labels = batch["labels"]
+        losses = torch.zeros(0, device=self.device)
+        if len(labels):
+            logits = self._logits(batch["clips"].flatten(0, 1))
+            views = torch.zeros(len(labels), len(COLUMNS), dtype=torch.int32)
+            views[:, VIDEO], views[:, LABEL], views[:, NUM_VIEWS] = batch["video_indices"].cpu(), labels.cpu(), 1
+            self.gathered.update(views.to(self.device), logits)
+            losses = cross_entropy(logits, labels, reduction="none")
         loss = losses.sum() / max(1, len(losses))  # 0, and no weight, for a batch without a readable video
         self.log("val/loss", loss, batch_size=len(losses), sync_dist=True)
 
@@ -178,60 +187,67 @@ class Recognizer(pl.LightningModule):
         With one view, clip level and video level are the same.
         """
         self._finish_scoring()
-        if len(self.scores["labels"]) == 0 and not self.trainer.sanity_checking:
+        if len(self.rows) == 0 and not self.trainer.sanity_checking:
             raise InputError(f"no video of data.val_list could be read, such as {self.errors[0][1]}")
         if self.errors:
             self.log("val/num_unscored", float(len(self.errors)), prog_bar=True, sync_dist=True)
-        share = len(self.scores["labels"]) / max(1, len(self.scores["labels"]) + len(self.errors))
-        top = {f"val/top{k}": self.scores[f"video_top{k}"] * share for k in (1, 5)}
-        self.log_dict(top, prog_bar=True, sync_dist=True)
+        ranks = label_ranks(self.rows.logits, self.rows.views[:, LABEL])
+        num_listed = max(1, len(self.rows) + len(self.errors))
+        self.val_top = {f"val/top{k}": float((ranks < k).sum() / num_listed) for k in (1, 5)}
+        self.log_dict(self.val_top, prog_bar=True, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
         """Forgets earlier scores."""
-        self._start_scoring(self.data.preprocessing.num_views)
+        self._start_scoring()
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Scores all views of each video."""
-        self._score(batch)
+    def test_step(self, batch: Batch, batch_idx: int) -> Rows:
+        """Scores all views of each video; each by itself, see score_views."""
+        self.errors += batch["errors"]
+        parts = [Rows.none(len(self.class_names))]
+        for video, (clips, views) in enumerate(zip(batch["clips"], _views(batch), strict=True)):
+            logits = self._logits(clips)
+            own = (int(batch["video_indices"][video]), int(batch["labels"][video]))
+            table = torch.tensor([(*own, number, len(views), *view) for number, view in enumerate(views)])
+            self.gathered.update(table.int().to(self.device), logits)
+            parts.append(Rows(table.int().numpy(), logits.float().cpu().numpy()))
+        return join(parts)
 
     def on_test_epoch_end(self) -> None:
-        """Leaves `scores` and `errors` of all ranks, and logs clip-level and video-level accuracy."""
+        """Leaves `rows` and `errors` of all ranks and of an interrupted test on the first, and logs accuracies."""
         self._finish_scoring()
-        scalars = {f"test/{name}": value for name, value in self.scores.items() if value.ndim == 0}
-        self.log_dict(scalars, sync_dist=True)
+        found: dict[str, float | None] = {}
+        if self.trainer.is_global_zero:
+            self.rows = join([self.rows, self.resumed]).once() if len(self.resumed) else self.rows
+            probs = video_probs(self.rows, "probs")
+            found = accuracies(ranks_of(self.rows, probs), 1.0)
+        found = self.trainer.strategy.broadcast(found)
+        self.log_dict({f"test/{name}": top for name, top in found.items() if top is not None and "_all" not in name})
 
     on_predict_epoch_start = on_test_epoch_start
     predict_step = test_step
 
     def on_predict_epoch_end(self) -> None:
-        """Leaves `scores` and `errors` of all ranks."""
+        """Leaves `rows` and `errors` of all ranks."""
         self._finish_scoring()
 
-    def _start_scoring(self, num_views: int) -> None:
+    def _start_scoring(self) -> None:
         self.errors = []
-        self.accuracy = VideoAccuracy(num_views, len(self.class_names)).to(self.device)
+        self.gathered = ScoreRows(len(self.class_names)).to(self.device)
 
-    def _score(self, batch: Batch) -> Tensor:
-        """Logits (B, V, num_classes) of a batch, kept for the scores at the end."""
-        self.errors += batch["errors"]
-        if len(batch["labels"]) == 0:
-            return torch.empty(0, self.accuracy.num_views, self.accuracy.num_classes, device=self.device)
+    def _logits(self, clips: Tensor) -> Tensor:
+        """Logits (N, num_classes) of uint8 clips (N, 3, T, H, W)."""
         with self._refusals_are_input_errors():
-            logits = score_views(self.network, self.data.preprocessing, batch["clips"].flatten(0, 1))
+            logits = score_views(self.network, self.data.preprocessing, clips)
         self._check_classes(logits.shape[-1])
         if not torch.isfinite(logits).all():
             raise InputError(
                 "the network gives logits that are not finite: its weights are of a training that diverged"
             )
-        logits = logits.view(*batch["clips"].shape[:2], -1)
-        self.accuracy.update(batch["video_indices"], batch["labels"], logits)
         return logits
 
     def _finish_scoring(self) -> None:
-        self.scores = self.accuracy.compute()
-        for name in ("video_indices", "labels"):  # a single video has lost its dimension
-            self.scores[name] = self.scores[name].reshape(-1)
-        self.scores["probs"] = self.scores["probs"].reshape(-1, self.accuracy.num_classes)
+        self.rows = self.gathered.rows()
+        del self.gathered  # its memory
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             of_ranks: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(of_ranks, self.errors)
@@ -269,3 +285,16 @@ class Recognizer(pl.LightningModule):
             )
         self.class_names = self.class_names or tuple(ours["class_names"])
         refuse_other_training(ours, self.network, self.class_names, self.data.preprocessing)
+
+
+def _views(batch: Any) -> list[list[tuple[int, int, int, int]]]:
+    if "views" in batch:
+        return batch["views"]
+    num_views = batch["clips"].shape[1] if len(batch["labels"]) else 0
+    return [[(view // 3, view % 3, 0, 0) for view in range(num_views)] for _ in batch["labels"]]
+
+
+def top_accuracy(scores: Tensor, labels: Tensor, k: int) -> Tensor:
+    """The share of rows of `scores` (N, K) that have their label among the k largest."""
+    best = scores.topk(min(k, scores.shape[1]), dim=1).indices
+    return (best == labels[:, None]).any(1).float().mean()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -225,9 +225,18 @@ class EpochSampler(Sampler[int]):
         shuffle: a new order in each epoch; the list's own if not.
         seed: of the orders.
         drop_remainder: as in training; `shuffle` when None.
+        left_out: videos that are not given to anyone.
     """
 
-    def __init__(self, num_videos: int, shuffle: bool, seed: int = 0, drop_remainder: bool | None = None) -> None:
+    def __init__(
+        self,
+        num_videos: int,
+        shuffle: bool,
+        seed: int = 0,
+        drop_remainder: bool | None = None,
+        left_out: Collection[int] = (),
+    ) -> None:
+        self.videos = np.array([video for video in range(num_videos) if video not in left_out], np.int64)
         self.num_videos = num_videos
         self.shuffle = shuffle
         self.seed = seed
@@ -240,14 +249,15 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rank, world = _rank_and_world()
-        order = np.arange(self.num_videos)
+        order = self.videos
         if self.shuffle:
             order = self.epoch * self.num_videos + np.random.default_rng([self.seed, self.epoch]).permutation(order)
         return iter(order[rank::world][: len(self)].tolist())
 
     def __len__(self) -> int:
         rank, world = _rank_and_world()
-        return self.num_videos // world if self.drop_remainder else len(range(rank, self.num_videos, world))
+        num_videos = len(self.videos)
+        return num_videos // world if self.drop_remainder else len(range(rank, num_videos, world))
 
 
 def _rank_and_world() -> tuple[int, int]:
