@@ -196,6 +196,7 @@ class ExperimentCLI(LightningCLI):
         path = write_predictions(outcome, Path(self.trainer.default_root_dir) / "predictions.csv")
         self._report_errors(outcome)
         print(f"Predicted {len(outcome.scored)} of {len(outcome.videos)} videos: {path}")
+        print(outcome.protocol.name)
 
     def _outcome(self, name: str) -> Outcome:
         return Outcome(
@@ -203,6 +204,7 @@ class ExperimentCLI(LightningCLI):
             self.model.scores,
             self.model.errors,
             self.datamodule.preprocessing,
+            self.datamodule.protocol,
             self.config[self.subcommand].ckpt_path,
             f"{self.datamodule.reader.__module__}.{self.datamodule.reader.__qualname__}",
         )

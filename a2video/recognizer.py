@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, cast
+from typing import Protocol as Interface
 
 import lightning.pytorch as pl
 import torch
@@ -16,6 +17,7 @@ from a2video.bad_losses import BadLosses
 from a2video.bad_videos import BadVideos
 from a2video.compatibility import refuse_other_training
 from a2video.data.dataset import Batch
+from a2video.data.protocols import OneCentreClip, Protocol
 from a2video.data.transforms import Preprocessing
 from a2video.ema import TRAINING_KEY, Ema
 from a2video.errors import InputError
@@ -28,11 +30,12 @@ from a2video.schedules import Schedule
 from a2video.video_accuracy import VideoAccuracy, top_accuracy
 
 
-class DescribedData(Protocol):
+class DescribedData(Interface):
     """What the recognizer asks of its trainer's datamodule."""
 
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    protocol: Protocol
     batch_size: int
 
 
@@ -163,7 +166,7 @@ class Recognizer(pl.LightningModule):
 
     def on_validation_epoch_start(self) -> None:
         """Forgets earlier scores."""
-        self._start_scoring(self.data.preprocessing.one_view.num_views)
+        self._start_scoring(OneCentreClip(self.data.preprocessing))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores the centre view of each video."""
@@ -188,7 +191,7 @@ class Recognizer(pl.LightningModule):
 
     def on_test_epoch_start(self) -> None:
         """Forgets earlier scores."""
-        self._start_scoring(self.data.preprocessing.num_views)
+        self._start_scoring(self.data.protocol)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores all views of each video."""
@@ -207,15 +210,17 @@ class Recognizer(pl.LightningModule):
         """Leaves `scores` and `errors` of all ranks."""
         self._finish_scoring()
 
-    def _start_scoring(self, num_views: int) -> None:
+    def _start_scoring(self, protocol: Protocol) -> None:
         self.errors = []
-        self.accuracy = VideoAccuracy(num_views, len(self.class_names)).to(self.device)
+        self.accuracy = VideoAccuracy(
+            protocol.num_views, len(self.class_names), protocol.average, protocol.has_extra_centre
+        ).to(self.device)
 
     def _score(self, batch: Batch) -> Tensor:
         """Logits (B, V, num_classes) of a batch, kept for the scores at the end."""
         self.errors += batch["errors"]
         if len(batch["labels"]) == 0:
-            return torch.empty(0, self.accuracy.num_views, self.accuracy.num_classes, device=self.device)
+            return torch.empty(0, self.accuracy.num_views or 1, self.accuracy.num_classes, device=self.device)
         with self._refusals_are_input_errors():
             logits = score_views(self.network, self.data.preprocessing, batch["clips"].flatten(0, 1))
         self._check_classes(logits.shape[-1])

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from a2video.data.dataset import load_test_views
+from a2video.data.protocols import Protocol
 from a2video.data.transforms import Preprocessing
 from a2video.data.video_list import NO_LABEL, VideoList
+from a2video.data.views import load_test_views
 from a2video.errors import InputError
 
 ACCURACIES = ("clip_top1", "clip_top5", "video_top1", "video_top5")
@@ -33,7 +34,8 @@ class Outcome:
         videos: the whole list.
         scores: see VideoAccuracy.compute; without the videos that failed.
         errors: (video_index, message) of those.
-        preprocessing: with the views that were averaged.
+        preprocessing: of the network.
+        protocol: which views were scored, and how they were averaged.
         checkpoint: the file the weights came from.
         reader: import path of what decoded the videos.
     """
@@ -42,6 +44,7 @@ class Outcome:
     scores: dict[str, Tensor]
     errors: list[tuple[int, str]]
     preprocessing: Preprocessing
+    protocol: Protocol
     checkpoint: str
     reader: str
 
@@ -58,16 +61,6 @@ class Outcome:
         return indices
 
 
-def protocol_name(p: Preprocessing) -> str:
-    """The test protocol in one line, such as "10 clips x 3 crops of 8 frames, stride 8, ..."."""
-    rate = "" if p.target_fps is None else f" at {p.target_fps:g} frames a second"
-    return (
-        f"{p.num_clips} clip{'s' * (p.num_clips > 1)} x {p.num_crops} crop{'s' * (p.num_crops > 1)} of "
-        f"{p.num_frames} frames, stride {p.frame_stride}{rate}, short side {p.short_side}, crop {p.crop_size}, "
-        "mean of probabilities"
-    )
-
-
 def coverage(outcome: Outcome) -> float:
     """The share of the listed videos that were scored."""
     return len(outcome.scored) / len(outcome.videos)
@@ -82,7 +75,7 @@ def summarize(outcome: Outcome) -> dict[str, Any]:
     num_scored = len(outcome.scored)
     accuracies = {name: round(float(outcome.scores[name]), 6) if num_scored else None for name in ACCURACIES}
     return {
-        "protocol": protocol_name(outcome.preprocessing),
+        "protocol": outcome.protocol.name,
         "num_videos": len(videos),
         "num_scored": num_scored,
         "coverage": coverage(outcome),
@@ -214,13 +207,13 @@ def _spread(rows: NDArray[np.int64], count: int) -> list[int]:
 
 
 def comparison_table(results: Sequence[Path]) -> str:
-    """The numbers of several results.json files (or their folders) side by side, as text.
+    """The numbers of several results.json files (or their folders) side by side, and their protocols, as text.
 
     Raises:
         InputError: a file does not exist or is no results.json.
     """
     header = ["run", "clip top-1", "clip top-5", "video top-1", "video top-5", "scored", "chance", "majority"]
-    lines = [header]
+    lines, protocols = [header], []
     for path in results:
         file = path / "results.json" if path.is_dir() else path
         try:
@@ -229,6 +222,7 @@ def comparison_table(results: Sequence[Path]) -> str:
             for name in ACCURACIES:
                 says_nothing = content[name] is None or (name.endswith("5") and len(content["class_names"]) <= 5)
                 accuracies.append("-" if says_nothing else f"{content[name]:.1%}")
+            protocols.append(f"{file.parent}: {content['protocol']}")
             lines.append(
                 [
                     str(file.parent),
@@ -243,10 +237,11 @@ def comparison_table(results: Sequence[Path]) -> str:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file} is not a results.json of `a2video test`: {error!r}") from error
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
+    rows = [
         "  ".join(
             cell.ljust(width) if column == 0 else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         for line in lines
-    )
+    ]
+    return "\n".join([*rows, *protocols])
