@@ -124,7 +124,7 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from a2video.report import comparison_table
+    from a2video.comparison import comparison_table
 
     print(comparison_table(options.results))
     return 0

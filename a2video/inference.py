@@ -6,13 +6,14 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from a2video.data.dataset import load_test_views
+from a2video.data.protocols import Average
 from a2video.data.transforms import Preprocessing
+from a2video.data.views import load_test_views
 from a2video.errors import InputError
 from a2video.models.description import build
 from a2video.models.inflate import read_torch_file
@@ -65,8 +66,13 @@ def score_views(network: nn.Module, preprocessing: Preprocessing, clips: Tensor)
     return torch.cat([network(preprocessing.normalize(part)) for part in torch.split(clips, MAX_CLIPS)])
 
 
-def average_views(logits: Tensor, average: Literal["probs", "logits"]) -> Tensor:
-    """Probabilities (num_classes,) of a video from the logits (V, num_classes) of its views."""
+def average_views(logits: Tensor, average: Average) -> Tensor:
+    """The probabilities (K,) of a video from the logits (V, K) of its views; the same in testing and inference.
+
+    Args:
+        logits: of all views.
+        average: "probs": the mean of the views' probabilities; "logits": the probabilities of the mean logits.
+    """
     logits = logits.float()
     return logits.softmax(-1).mean(0) if average == "probs" else logits.mean(0).softmax(-1)
 

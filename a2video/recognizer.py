@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, cast
+from typing import Protocol as Interface
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from a2video.bad_losses import BadLosses
 from a2video.bad_videos import BadVideos
 from a2video.compatibility import refuse_other_training
 from a2video.data.dataset import Batch
+from a2video.data.protocols import Protocol
 from a2video.data.transforms import Preprocessing
 from a2video.ema import TRAINING_KEY, Ema
 from a2video.errors import InputError
@@ -23,18 +26,19 @@ from a2video.freezing import Freeze
 from a2video.inference import CHECKPOINT_KEY, score_views
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.optimizers import OptimizerBuilder
-from a2video.scheduled_lr import ScheduledLR, check_warmup, monitored_value, run_of
 from a2video.results import accuracies, label_ranks, ranks_of, video_probs
+from a2video.scheduled_lr import ScheduledLR, check_warmup, monitored_value, run_of
 from a2video.schedules import Schedule
 from a2video.score_rows import ScoreRows
 from a2video.scores import COLUMNS, LABEL, NUM_VIEWS, VIDEO, Rows, join
 
 
-class DescribedData(Protocol):
+class DescribedData(Interface):
     """What the recognizer asks of its trainer's datamodule."""
 
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    protocol: Protocol
     batch_size: int
 
 
@@ -87,7 +91,8 @@ class Recognizer(pl.LightningModule):
             if weight.ndim in formats:
                 weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
         self.class_names: tuple[str, ...] = ()
-        self.rows = self.resumed = Rows.none(0)  # of the last validation, test or prediction; of an interrupted test
+        self.rows = Rows.none(0)  # of the last validation, test or prediction
+        self.resumed = Rows.none(0)  # of a test that was interrupted; on the first rank
         self.errors: list[tuple[int, str]] = []  # (video_index, message) of videos that could not be read
         self.train()
 
@@ -200,31 +205,40 @@ class Recognizer(pl.LightningModule):
         """Forgets earlier scores."""
         self._start_scoring()
 
-    def test_step(self, batch: Batch, batch_idx: int) -> Rows:
-        """Scores all views of each video; each by itself, see score_views."""
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Rows]:
+        """Scores all views of each video, which it returns.
+
+        Each video goes through the network by itself, and so does the extra centre view: thus both have the bits that
+        VideoClassifier and a test of the one centre view give them, see score_views.
+        """
         self.errors += batch["errors"]
         parts = [Rows.none(len(self.class_names))]
-        for video, (clips, views) in enumerate(zip(batch["clips"], _views(batch), strict=True)):
-            logits = self._logits(clips)
-            own = (int(batch["video_indices"][video]), int(batch["labels"][video]))
-            table = torch.tensor([(*own, number, len(views), *view) for number, view in enumerate(views)])
-            self.gathered.update(table.int().to(self.device), logits)
-            parts.append(Rows(table.int().numpy(), logits.float().cpu().numpy()))
-        return join(parts)
+        for place, views in enumerate(batch["views"]):
+            clips, num_own = batch["clips"][place], len(views) - self.data.protocol.has_extra_centre
+            logits = torch.cat([self._logits(part) for part in (clips[:num_own], clips[num_own:]) if len(part)])
+            own = (int(batch["video_indices"][place]), int(batch["labels"][place]))
+            table = np.array([(*own, number, len(views), *view) for number, view in enumerate(views)], np.int32)
+            self.gathered.update(torch.from_numpy(table).to(self.device), logits)
+            parts.append(Rows(table, logits.float().cpu().numpy()))
+        return {"rows": join(parts)}
 
     def on_test_epoch_end(self) -> None:
-        """Leaves `rows` and `errors` of all ranks and of an interrupted test on the first, and logs accuracies."""
+        """Leaves `rows` and `errors` of all ranks, the first one's with `resumed`, and logs accuracies."""
         self._finish_scoring()
         found: dict[str, float | None] = {}
         if self.trainer.is_global_zero:
             self.rows = join([self.rows, self.resumed]).once() if len(self.resumed) else self.rows
-            probs = video_probs(self.rows, "probs")
-            found = accuracies(ranks_of(self.rows, probs), 1.0)
+            protocol = self.data.protocol
+            ranks = ranks_of(self.rows, video_probs(self.rows, protocol.average), protocol.centre_view)
+            found = accuracies(ranks, 1.0)
         found = self.trainer.strategy.broadcast(found)
         self.log_dict({f"test/{name}": top for name, top in found.items() if top is not None and "_all" not in name})
 
     on_predict_epoch_start = on_test_epoch_start
-    predict_step = test_step
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        """Like test_step."""
+        self.test_step(batch, batch_idx)
 
     def on_predict_epoch_end(self) -> None:
         """Leaves `rows` and `errors` of all ranks."""
@@ -285,13 +299,6 @@ class Recognizer(pl.LightningModule):
             )
         self.class_names = self.class_names or tuple(ours["class_names"])
         refuse_other_training(ours, self.network, self.class_names, self.data.preprocessing)
-
-
-def _views(batch: Any) -> list[list[tuple[int, int, int, int]]]:
-    if "views" in batch:
-        return batch["views"]
-    num_views = batch["clips"].shape[1] if len(batch["labels"]) else 0
-    return [[(view // 3, view % 3, 0, 0) for view in range(num_views)] for _ in batch["labels"]]
 
 
 def top_accuracy(scores: Tensor, labels: Tensor, k: int) -> Tensor:

@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 
 from a2video.atomic import write_text
+from a2video.data.protocols import Average
 from a2video.data.video_list import NO_LABEL
 from a2video.errors import InputError
 from a2video.inference import average_views
-from a2video.scores import CLIP, EXTRA_CLIP, FUSED_CLIP, LABEL, Average, FloatArray, Rows, Scores
+from a2video.scores import CLIP, FUSED_CLIP, LABEL, NUM_VIEWS, VIDEO, VIEW, FloatArray, Rows, Scores
 
 LEVELS = ("center", "clip", "video")
 NUM_BINS = 15  # of confidence
@@ -49,25 +50,35 @@ def video_probs(rows: Rows, average: Average) -> FloatArray:
         average: of the views' "probs" or "logits".
     """
     own = rows if rows.is_own.all() else rows[rows.is_own]
-    starts = np.unique(own.views[:, 0], return_index=True)[1].tolist()
+    starts = np.unique(own.views[:, VIDEO], return_index=True)[1].tolist()
     probs = np.empty((len(starts), rows.logits.shape[1]), np.float32)
     for row, (start, stop) in enumerate(zip(starts, [*starts[1:], len(own)], strict=True)):
         probs[row] = average_views(torch.from_numpy(own.logits[start:stop]), average).numpy()
     return probs
 
 
-def ranks_of(rows: Rows, probs: FloatArray) -> dict[str, Ranks]:
-    """The labels' ranks at each of LEVELS, empty where a level is not there.
+def center_rows(rows: Rows, center_view: int | None) -> NDArray[np.bool_]:
+    """Which rows (N,) are the one centre view of their video.
 
-    center: the extra centre view, or the only view. clip: each view that is averaged. video: their average.
+    Args:
+        rows: of complete videos.
+        center_view: see About.
     """
     views = rows.views
-    labels = np.unique(views[:, [0, LABEL]], axis=0)[:, 1] if len(rows) else views[:, LABEL]
-    is_center = views[:, CLIP] == EXTRA_CLIP
-    is_clip = rows.is_own & (views[:, CLIP] != FUSED_CLIP)
-    if not is_center.any() and is_clip.sum() == len(labels):
-        is_center = is_clip
-    levels = {"center": is_center, "clip": is_clip}
+    wanted: NDArray[np.bool_] = views[:, VIEW] == (
+        views[:, NUM_VIEWS] - 1 if center_view == -1 else -1 if center_view is None else center_view
+    )
+    return wanted
+
+
+def ranks_of(rows: Rows, probs: FloatArray, center_view: int | None) -> dict[str, Ranks]:
+    """The labels' ranks at each of LEVELS, empty where a level is not there.
+
+    center: the one centre view. clip: each view that is averaged. video: their average.
+    """
+    views = rows.views
+    labels = views[np.unique(views[:, VIDEO], return_index=True)[1], LABEL]
+    levels = {"center": center_rows(rows, center_view), "clip": rows.is_own & (views[:, CLIP] != FUSED_CLIP)}
     ranks = {name: label_ranks(rows.logits[which], views[which, LABEL]) for name, which in levels.items()}
     return {**ranks, "video": label_ranks(probs, labels)}
 
@@ -95,7 +106,7 @@ def summarize(scores: Scores) -> dict[str, Any]:
     if NO_LABEL in scores.labels:
         raise InputError(f"{scores.about.list} has videos without a label, which an accuracy needs")
     about, probs = scores.about, video_probs(scores.rows, scores.about.average)
-    ranks = ranks_of(scores.rows, probs)
+    ranks = ranks_of(scores.rows, probs, about.center_view)
     recalls = [row["video_top1"] for row in per_class(scores, probs, ranks) if row["video_top1"] is not None]
     listed = Counter(scores.labels)
     return {
@@ -204,5 +215,5 @@ def write_results(scores: Scores, folder: Path) -> list[Path]:
     table = io.StringIO()
     rows = csv.DictWriter(table, ["class", "videos", "scored", "clip_top1", "video_top1", "most_confused_with"])
     rows.writeheader()
-    rows.writerows(per_class(scores, probs, ranks_of(scores.rows, probs)))
+    rows.writerows(per_class(scores, probs, ranks_of(scores.rows, probs, scores.about.center_view)))
     return [write_text(folder / "results.json", text), write_text(folder / "per_class.csv", table.getvalue())]

@@ -86,7 +86,11 @@ def _check(rows: Rows) -> None:
     views = rows.views
     if len(rows.logits) != len(views) or not np.isfinite(rows.logits).all():
         raise ValueError("it has logits that are missing or not finite")
-    if (views[:, VIEW] < 0).any() or (views[:, VIEW] >= views[:, NUM_VIEWS]).any() or (views[:, CLIP] < FUSED_CLIP).any():
+    if (
+        (views[:, VIEW] < 0).any()
+        or (views[:, VIEW] >= views[:, NUM_VIEWS]).any()
+        or (views[:, CLIP] < FUSED_CLIP).any()
+    ):
         raise ValueError("it has a view with an impossible number")
     order = np.lexsort((views[:, VIEW], views[:, VIDEO]))
     same = (views[order[1:]][:, [VIDEO, VIEW]] == views[order[:-1]][:, [VIDEO, VIEW]]).all(1)

@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
-from typing import Any, Literal, Self, TypeAlias, get_args
+from typing import Any, Self, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from a2video.data.protocols import Average
+from a2video.data.views import EXTRA_CLIP
+
 IntArray: TypeAlias = NDArray[np.int32]
 FloatArray: TypeAlias = NDArray[np.float32]
-Average = Literal["probs", "logits"]
 
 # Of each scored view: the video's place in the list and its label (-1: none); the view's number among the video's
-# num_views; its clip and crop; the source frames of the clip's first and last frame.
+# num_views; the rest as in a2video.data.views.View.
 COLUMNS = ("video", "label", "view", "num_views", "clip", "crop", "first_frame", "last_frame")
 VIDEO, LABEL, VIEW, NUM_VIEWS, CLIP, CROP, FIRST, LAST = range(len(COLUMNS))
-EXTRA_CLIP = -1  # clip of the one centre view that is scored beside a protocol's own views
 FUSED_CLIP = -2  # clip of a row that stands for a video's views in several files, see rescore.fuse
 
 
@@ -84,6 +85,8 @@ class About:
     Attributes:
         protocol: the views and how they are averaged, in one line.
         average: of a video's views: "probs" or "logits".
+        center_view: the number of the one centre view, -1 for the last; None if it was not scored.
+        seed: of random clips and crops.
         preprocessing: see Preprocessing.to_dict.
         checkpoint: the file with the weights.
         checkpoint_sha256: of its content.
@@ -98,6 +101,8 @@ class About:
 
     protocol: str
     average: Average
+    center_view: int | None
+    seed: int
     preprocessing: dict[str, Any]
     checkpoint: str
     checkpoint_sha256: str
@@ -123,7 +128,8 @@ class About:
         names = {field.name for field in fields(cls)}
         if not isinstance(values, dict) or set(values) != names:
             raise ValueError(f"expected the keys {', '.join(sorted(names))}")
-        kinds = {"preprocessing": dict, "versions": dict, "commit": str | None}
+        kinds: dict[str, Any] = {"preprocessing": dict, "versions": dict, "commit": str | None, "seed": int}
+        kinds["center_view"] = int | None
         for name, value in values.items():
             if not isinstance(value, kinds.get(name, str)):
                 raise ValueError(f"{name} is {value!r}")

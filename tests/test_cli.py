@@ -78,7 +78,8 @@ def test_test_writes_everything(
         assert pixels.std() > 0.05  # not an empty canvas
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1].startswith("Wrote ")
-    assert "5/5" in printed[-2]
+    assert printed[-2].endswith(results["protocol"])
+    assert "5/5" in printed[-3]
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

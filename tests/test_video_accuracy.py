@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.multiprocessing as mp
-
 from a2video.video_accuracy import VideoAccuracy
 
 NUM_VIDEOS, NUM_VIEWS, NUM_CLASSES = 7, 3, 6

@@ -71,7 +71,9 @@ class WatchedLoader:
         pin_memory: bool = False,
     ) -> None:
         self.dataset = dataset
-        self.batch_sampler = BatchSampler(sampler, batch_size, drop_last) if drop_last else _Batches(sampler, batch_size)
+        self.batch_sampler = (
+            BatchSampler(sampler, batch_size, drop_last) if drop_last else _Batches(sampler, batch_size)
+        )
         self.num_workers = num_workers
         self.time_limit_seconds = time_limit_seconds
         self.pin_memory = pin_memory
