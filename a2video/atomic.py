@@ -32,5 +32,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """See write_whole."""
-    return write_whole(path, lambda part: part.write_text(text, encoding="utf-8"))
+    """See write_whole. What is no text, in a file's name, is written as JSON has it: \\udcff."""
+    return write_whole(
+        path, lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+    )

@@ -7,6 +7,7 @@ import io
 import json
 from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,6 @@ from numpy.typing import NDArray
 
 from a2video.atomic import write_text
 from a2video.data.protocols import Average
-from a2video.data.video_list import NO_LABEL
-from a2video.errors import InputError
 from a2video.inference import average_views
 from a2video.scores import CLIP, FUSED_CLIP, LABEL, NUM_VIEWS, VIDEO, VIEW, FloatArray, Rows, Scores
 
@@ -52,8 +51,8 @@ def video_probs(rows: Rows, average: Average) -> FloatArray:
     own = rows if rows.is_own.all() else rows[rows.is_own]
     starts = np.unique(own.views[:, VIDEO], return_index=True)[1].tolist()
     probs = np.empty((len(starts), rows.logits.shape[1]), np.float32)
-    for row, (start, stop) in enumerate(zip(starts, [*starts[1:], len(own)], strict=True)):
-        probs[row] = average_views(torch.from_numpy(own.logits[start:stop]), average).numpy()
+    for row, (start, stop) in enumerate(pairwise([*starts, len(own)])):
+        probs[row] = average_views(torch.tensor(own.logits[start:stop]), average).numpy()
     return probs
 
 
@@ -99,12 +98,7 @@ def summarize(scores: Scores) -> dict[str, Any]:
     """The content of results.json: accuracies in [0, 1] and everything that made them.
 
     Accuracies are over the scored videos; for those that end in `_all` a video that was not scored counts as wrong.
-
-    Raises:
-        InputError: there are videos without a label.
     """
-    if NO_LABEL in scores.labels:
-        raise InputError(f"{scores.about.list} has videos without a label, which an accuracy needs")
     about, probs = scores.about, video_probs(scores.rows, scores.about.average)
     ranks = ranks_of(scores.rows, probs, about.center_view)
     recalls = [row["video_top1"] for row in per_class(scores, probs, ranks) if row["video_top1"] is not None]

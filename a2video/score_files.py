@@ -33,11 +33,12 @@ def write_rows(path: Path, rows: Rows, content: dict[str, Any], paths: Sequence[
     """
     columns: dict[str, Any] = {name: pa.array(rows.views[:, place]) for place, name in enumerate(COLUMNS)}
     if paths is not None:
-        columns["path"] = pa.array(paths, pa.string()).take(columns["video"])
+        shown = [path.encode("utf-8", "replace").decode() for path in paths]  # not all names of files are text
+        columns["path"] = pa.array(shown, pa.string()).take(columns["video"])
     flat = pa.array(rows.logits.reshape(-1))
     columns["logits"] = pa.FixedSizeListArray.from_arrays(flat, rows.logits.shape[1])
-    text = json.dumps({"format": FORMAT, **content}, ensure_ascii=False)
-    table = pa.table(columns).replace_schema_metadata({KEY: text.encode("utf-8", "surrogateescape")})
+    text = json.dumps({"format": FORMAT, **content})
+    table = pa.table(columns).replace_schema_metadata({KEY: text})
     by_value = ["path", *COLUMNS] if paths is not None else list(COLUMNS)
     return write_whole(path, lambda part: pq.write_table(table, part, compression="zstd", use_dictionary=by_value))
 
@@ -53,7 +54,7 @@ def read_rows(path: Path) -> tuple[Rows, dict[str, Any]]:
     try:
         table = pq.ParquetFile(path).read()
         text = (table.schema.metadata or {}).get(KEY, b"")
-        content = json.loads(text.decode("utf-8", "surrogateescape")) if text else None
+        content = json.loads(text) if text else None
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise ValueError(f"its metadata has no `a2video` of format {FORMAT}")
         return _rows(table), content
@@ -131,7 +132,7 @@ def read_scores(path: str | Path) -> Scores:
             raise ValueError(f"{len(names)} class names for {rows.logits.shape[1]} logits")
         if not paths or not set(rows.views[:, VIDEO].tolist()) <= set(range(len(paths))):
             raise ValueError(f"views of videos that are none of the {len(paths)} listed")
-        if not set(labels) <= set(range(-1, len(names))):
+        if not set(labels) <= set(range(len(names))):
             raise ValueError("labels that are no class")
         if (np.array(labels)[rows.views[:, VIDEO]] != rows.views[:, LABEL]).any():
             raise ValueError("labels that differ between the lines and the list")

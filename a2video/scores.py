@@ -209,7 +209,3 @@ class Scores:
     def coverage(self) -> float:
         """The share of the listed videos that were scored."""
         return len(self.scored) / len(self.paths)
-
-    def starts(self) -> list[int]:
-        """The first row of each scored video, and the number of rows at the end."""
-        return [*np.unique(self.rows.views[:, VIDEO], return_index=True)[1].tolist(), len(self.rows)]
