@@ -23,13 +23,13 @@ from a2video.data.transforms import Preprocessing
 from a2video.ema import TRAINING_KEY, Ema
 from a2video.errors import InputError
 from a2video.freezing import Freeze
+from a2video.gathering import gather_rows
 from a2video.inference import CHECKPOINT_KEY, score_views
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.optimizers import OptimizerBuilder
 from a2video.results import accuracies, label_ranks, ranks_of, video_probs
 from a2video.scheduled_lr import ScheduledLR, check_warmup, monitored_value, run_of
 from a2video.schedules import Schedule
-from a2video.score_rows import ScoreRows
 from a2video.scores import COLUMNS, LABEL, NUM_VIEWS, VIDEO, Rows, join
 
 
@@ -91,7 +91,7 @@ class Recognizer(pl.LightningModule):
             if weight.ndim in formats:
                 weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
         self.class_names: tuple[str, ...] = ()
-        self.rows = Rows.none(0)  # of the last validation, test or prediction
+        self.rows = Rows.none(0)  # of the last validation, test or prediction; on the first rank
         self.resumed = Rows.none(0)  # of a test that was interrupted; on the first rank
         self.errors: list[tuple[int, str]] = []  # (video_index, message) of videos that could not be read
         self.train()
@@ -179,9 +179,9 @@ class Recognizer(pl.LightningModule):
         losses = torch.zeros(0, device=self.device)
         if len(labels):
             logits = self._logits(batch["clips"].flatten(0, 1))
-            views = torch.zeros(len(labels), len(COLUMNS), dtype=torch.int32)
+            views = np.zeros((len(labels), len(COLUMNS)), np.int32)
             views[:, VIDEO], views[:, LABEL], views[:, NUM_VIEWS] = batch["video_indices"].cpu(), labels.cpu(), 1
-            self.gathered.update(views.to(self.device), logits)
+            self.scored.append(Rows(views, logits.float().cpu().numpy()))
             losses = cross_entropy(logits, labels, reduction="none")
         loss = losses.sum() / max(1, len(losses))  # 0, and no weight, for a batch without a readable video
         self.log("val/loss", loss, batch_size=len(losses), sync_dist=True)
@@ -192,13 +192,14 @@ class Recognizer(pl.LightningModule):
         With one view, clip level and video level are the same.
         """
         self._finish_scoring()
-        if len(self.rows) == 0 and not self.trainer.sanity_checking:
+        ranks = label_ranks(self.rows.logits, self.rows.views[:, LABEL])
+        num_listed = max(1, len(ranks) + len(self.errors))
+        self.val_top = {f"val/top{k}": float((ranks < k).sum() / num_listed) for k in (1, 5)}
+        num_scored, self.val_top = self.trainer.strategy.broadcast((len(ranks), self.val_top))
+        if num_scored == 0 and not self.trainer.sanity_checking:
             raise InputError(f"no video of data.val_list could be read, such as {self.errors[0][1]}")
         if self.errors:
             self.log("val/num_unscored", float(len(self.errors)), prog_bar=True, sync_dist=True)
-        ranks = label_ranks(self.rows.logits, self.rows.views[:, LABEL])
-        num_listed = max(1, len(self.rows) + len(self.errors))
-        self.val_top = {f"val/top{k}": float((ranks < k).sum() / num_listed) for k in (1, 5)}
         self.log_dict(self.val_top, prog_bar=True, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
@@ -218,8 +219,8 @@ class Recognizer(pl.LightningModule):
             logits = torch.cat([self._logits(part) for part in (clips[:num_own], clips[num_own:]) if len(part)])
             own = (int(batch["video_indices"][place]), int(batch["labels"][place]))
             table = np.array([(*own, number, len(views), *view) for number, view in enumerate(views)], np.int32)
-            self.gathered.update(torch.from_numpy(table).to(self.device), logits)
             parts.append(Rows(table, logits.float().cpu().numpy()))
+        self.scored += parts
         return {"rows": join(parts)}
 
     def on_test_epoch_end(self) -> None:
@@ -241,12 +242,12 @@ class Recognizer(pl.LightningModule):
         self.test_step(batch, batch_idx)
 
     def on_predict_epoch_end(self) -> None:
-        """Leaves `rows` and `errors` of all ranks."""
+        """Leaves `rows` of all ranks on the first, and `errors`."""
         self._finish_scoring()
 
     def _start_scoring(self) -> None:
         self.errors = []
-        self.gathered = ScoreRows(len(self.class_names)).to(self.device)
+        self.scored = [Rows.none(len(self.class_names))]  # by this rank
 
     def _logits(self, clips: Tensor) -> Tensor:
         """Logits (N, num_classes) of uint8 clips (N, 3, T, H, W)."""
@@ -260,8 +261,8 @@ class Recognizer(pl.LightningModule):
         return logits
 
     def _finish_scoring(self) -> None:
-        self.rows = self.gathered.rows()
-        del self.gathered  # its memory
+        self.rows = gather_rows(self.scored, self.device)
+        self.scored = []  # its memory
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             of_ranks: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(of_ranks, self.errors)

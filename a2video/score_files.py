@@ -16,6 +16,7 @@ from a2video.errors import InputError
 from a2video.scores import CLIP, COLUMNS, FUSED_CLIP, LABEL, NUM_VIEWS, VIDEO, VIEW, About, Rows, Scores
 
 FORMAT = 1
+ROWS_AT_A_TIME = 1 << 14
 KEY = b"a2video"  # of our JSON in the file's metadata
 
 
@@ -40,7 +41,8 @@ def write_rows(path: Path, rows: Rows, content: dict[str, Any], paths: Sequence[
     text = json.dumps({"format": FORMAT, **content})
     table = pa.table(columns).replace_schema_metadata({KEY: text})
     by_value = ["path", *COLUMNS] if paths is not None else list(COLUMNS)
-    return write_whole(path, lambda part: pq.write_table(table, part, compression="zstd", use_dictionary=by_value))
+    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": by_value, "row_group_size": ROWS_AT_A_TIME}
+    return write_whole(path, lambda part: pq.write_table(table, part, **options))
 
 
 def read_rows(path: Path) -> tuple[Rows, dict[str, Any]]:
@@ -52,32 +54,42 @@ def read_rows(path: Path) -> tuple[Rows, dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"{path} does not exist: give the scores.parquet that `a2video test` wrote")
     try:
-        table = pq.ParquetFile(path).read()
-        text = (table.schema.metadata or {}).get(KEY, b"")
-        content = json.loads(text) if text else None
-        if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError(f"its metadata has no `a2video` of format {FORMAT}")
-        return _rows(table), content
+        with pq.ParquetFile(path) as file:
+            text = (file.schema_arrow.metadata or {}).get(KEY, b"")
+            content = json.loads(text) if text else None
+            if not isinstance(content, dict) or content.get("format") != FORMAT:
+                raise ValueError(f"its metadata has no `a2video` of format {FORMAT}")
+            return _rows(file), content
     except (OSError, ValueError, KeyError, TypeError, RecursionError, MemoryError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{path} is no scores.parquet of `a2video test` ({reason}): write it anew") from error
 
 
-def _rows(table: pa.Table) -> Rows:
-    kinds = dict.fromkeys(COLUMNS, pa.int32())
-    logits = table.schema.field("logits").type if "logits" in table.schema.names else None
+def _rows(file: pq.ParquetFile) -> Rows:
+    """Piece by piece, so that of the many logits there is one copy."""
+    schema = file.schema_arrow
+    logits = schema.field("logits").type if "logits" in schema.names else None
     if logits is None or not pa.types.is_fixed_size_list(logits) or logits.value_type != pa.float32():
         raise ValueError(f"its column logits is {logits}, expected lists of float32 that all have one size")
-    for name, kind in kinds.items():
-        found = table.schema.field(name).type if name in table.schema.names else None
-        if found != kind:
-            raise ValueError(f"its column {name} is {found}, expected {kind}")
-    if any(table.column(name).null_count for name in (*COLUMNS, "logits")):
-        raise ValueError("it has empty cells")
-    columns = [table.column(name).to_numpy() for name in COLUMNS]
-    views = np.stack(columns, 1) if len(table) else np.empty((0, len(COLUMNS)), np.int32)
-    flat = table.column("logits").combine_chunks().flatten()
-    rows = Rows(views, flat.to_numpy(zero_copy_only=False).reshape(-1, logits.list_size))
+    for name in COLUMNS:
+        found = schema.field(name).type if name in schema.names else None
+        if found != pa.int32():
+            raise ValueError(f"its column {name} is {found}, expected int32")
+    num_rows = file.metadata.num_rows
+    if num_rows * logits.list_size > 1 << 40:
+        raise ValueError(f"it claims to have {num_rows} views")
+    rows = Rows(np.empty((num_rows, len(COLUMNS)), np.int32), np.empty((num_rows, logits.list_size), np.float32))
+    start = 0
+    for batch in file.iter_batches(ROWS_AT_A_TIME, columns=[*COLUMNS, "logits"]):
+        part = slice(start, start := start + len(batch))
+        if any(column.null_count for column in batch.columns):
+            raise ValueError("it has empty cells")
+        for place, name in enumerate(COLUMNS):
+            rows.views[part, place] = batch.column(name).to_numpy()
+        flat = batch.column("logits").flatten().to_numpy(zero_copy_only=False)
+        rows.logits[part] = flat.reshape(-1, logits.list_size)
+    if start != num_rows:
+        raise ValueError(f"it has {start} of {num_rows} views")
     _check(rows)
     return rows
 
@@ -85,7 +97,9 @@ def _rows(table: pa.Table) -> Rows:
 def _check(rows: Rows) -> None:
     """Raises ValueError for rows that no test gives."""
     views = rows.views
-    if len(rows.logits) != len(views) or not np.isfinite(rows.logits).all():
+    if not all(
+        np.isfinite(rows.logits[part : part + ROWS_AT_A_TIME]).all() for part in range(0, len(views), ROWS_AT_A_TIME)
+    ):
         raise ValueError("it has logits that are missing or not finite")
     if (
         (views[:, VIEW] < 0).any()
