@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,23 @@ def test_a_video_that_arrives_twice_counts_once() -> None:
     metric.update(indices, labels, logits)
     metric.update(indices[:2], labels[:2], logits[:2])
     assert scores(metric) == pytest.approx(by_hand())
+
+
+def test_views_that_differ_in_number_and_an_extra_one() -> None:
+    """Video 0 has two views and video 3 has one; the last of each is extra and counts for neither level."""
+    logits = torch.tensor([[4.0, 0.0], [0.0, 1.0], [0.0, 99.0]])
+    metric = VideoAccuracy(None, 2, "logits", has_extra_centre=True)
+    metric.update(torch.tensor([3]), torch.tensor([1]), logits[None, 1:])
+    metric.update(torch.tensor([0]), torch.tensor([0]), logits[None])
+    found = metric.compute()
+    assert found["clip_top1"] == pytest.approx(2 / 3)
+    assert found["video_top1"] == 1
+    assert found["video_indices"].tolist() == [0, 3]
+    assert found["probs"][:, 1].tolist() == pytest.approx([1 / (1 + math.exp(1.5)), 1 / (1 + math.exp(-1))])
+    mean_of_probs = VideoAccuracy(None, 2, has_extra_centre=True)
+    mean_of_probs.update(torch.tensor([0]), torch.tensor([0]), logits[None])
+    by_hand = (1 / (1 + math.exp(4)) + 1 / (1 + math.exp(-1))) / 2
+    assert mean_of_probs.compute()["probs"].flatten()[1] == pytest.approx(by_hand)
 
 
 def test_wrong_shape_and_nothing_scored() -> None:
