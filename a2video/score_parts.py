@@ -122,8 +122,8 @@ class ScoreParts(pl.Callback):
             elif difference is not None:
                 raise InputError(
                     f"{path} holds the test of {theirs.get('checkpoint')} on {theirs.get('list')} with another "
-                    f"{difference.removesuffix('_sha256')}: choose another --trainer.default_root_dir, or replace it by "
-                    "--overwrite=true"
+                    f"{difference.removesuffix('_sha256')}: choose another --trainer.default_root_dir, or replace it "
+                    "by --overwrite=true"
                 )
             elif rows is not None and (not len(rows) or rows.views[:, VIDEO].max() < num_videos):
                 self.about = self.about.and_also(About.from_dict(theirs))

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # `make test` runs two tests at a time, some of them in two processes
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
