@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             sys.exit(doctor(args[1:]))
         else:
-            options = _parser().parse_args(args)
+            end = args.index("--") if args[:1] == ["splits"] and "--" in args else len(args)
+            options = _parser().parse_args(args[:end])
+            options.command = args[end + 1 :]
             sys.exit(options.run(options))
     except InputError as error:
         if (who := speaker()) is not None:
@@ -94,7 +96,24 @@ def _parser() -> argparse.ArgumentParser:
 
     compare = commands.add_parser("compare", help="print the numbers of several results.json side by side")
     compare.add_argument("results", type=Path, nargs="+", help="results.json files, or their folders")
+    compare.add_argument("--mean", action="store_true", help="and their mean, as over the splits of UCF-101")
     compare.set_defaults(run=_compare)
+
+    rescore = commands.add_parser("rescore", help="other numbers from scores.parquet, without touching a video")
+    rescore.add_argument(
+        "scores", type=Path, nargs="+", help="scores.parquet files or their folders; several are fused"
+    )
+    rescore.add_argument("--protocol", metavar="center|NxM", help="the one centre view, or N clips of M crops")
+    rescore.add_argument("--average", choices=["probs", "logits"], help="of the views; as tested when not given")
+    rescore.add_argument("--classes", metavar="NAMES|FILE.txt", help="decide among these classes only, a,b,c")
+    rescore.add_argument("--weights", type=float, nargs="+", metavar="W", help="of the files in late fusion")
+    rescore.add_argument("--out", type=Path, required=True, help="folder for results.json and the tables")
+    rescore.add_argument("--overwrite", action="store_true", help="replace results in that folder")
+    rescore.set_defaults(run=_rescore)
+
+    splits = commands.add_parser("splits", help="one command for each split, then the mean: splits 1 2 3 -- test ...")
+    splits.add_argument("splits", nargs="+", metavar="split", help="what takes the place of {split} in the options")
+    splits.set_defaults(run=_splits)
     return parser
 
 
@@ -142,7 +161,35 @@ def _models(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from a2video.report import comparison_table
+    from a2video.comparison import comparison_table
 
-    print(comparison_table(options.results))
+    print(comparison_table(options.results, options.mean))
     return 0
+
+
+def _rescore(options: argparse.Namespace) -> int:
+    from a2video.comparison import comparison_table
+    from a2video.report import write_tables
+    from a2video.rescore import choose_views, class_choice, fuse, with_average, with_classes
+    from a2video.score_files import read_scores, write_scores
+
+    results = options.out / "results.json"
+    if results.exists() and not options.overwrite:
+        raise InputError(f"{results} exists: choose another --out, or replace it by --overwrite")
+    several = []
+    for path in options.scores:
+        scores = read_scores(path)
+        scores = scores if options.protocol is None else choose_views(scores, options.protocol)
+        scores = scores if options.average is None else with_average(scores, options.average)
+        several.append(scores if options.classes is None else with_classes(scores, class_choice(options.classes)))
+    scores = fuse(several, options.weights) if len(several) > 1 or options.weights else several[0]
+    written = [*write_tables(scores, options.out), write_scores(scores, options.out / "scores.parquet")]
+    print(comparison_table(written[:1]))
+    print("Wrote " + ", ".join(map(str, written)))
+    return 0
+
+
+def _splits(options: argparse.Namespace) -> int:
+    from a2video.splits import run_splits
+
+    return run_splits(options.splits, options.command)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from functools import partial
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.augment import Augment
-from a2video.data.dataset import Batch, EpochSampler, VideoDataset, even_views
+from a2video.data.dataset import Batch, EpochSampler, VideoDataset
 from a2video.data.metadata import MetadataCache
+from a2video.data.protocols import OfPreprocessing, OneCentreClip, Protocol
 from a2video.data.pyav_reader import PyAVReader
 from a2video.data.readers import VideoReader, open_video
 from a2video.data.samplers import ClipSampler, RandomClips
@@ -31,7 +33,7 @@ class VideoDataModule(pl.LightningDataModule):
         preprocessing: from video to network input; the same for validation, testing and inference.
         train_list: videos to train on: random clip, random short side, random crop, random flip.
         val_list: videos scored with one centre view after each training epoch.
-        test_list: videos scored with all views of `preprocessing`.
+        test_list: videos scored with all views of `protocol`.
         predict_list: videos to predict, labels not needed; the test list when None.
         root: the folder that relative paths in lists start from; each list's own folder when None.
         class_names: a list, or a .txt file with one class name a line, that gives the classes and their order; the
@@ -41,6 +43,8 @@ class VideoDataModule(pl.LightningDataModule):
         reader: what decodes videos: a2video.data.pyav_reader.PyAVReader (exact), decord_reader.DecordReader or
             torchcodec_reader.TorchCodecReader.
         metadata: the metadata.sqlite that data_prep/verify.py wrote, which saves looking through each file.
+        protocol: which views of each video `test` and `predict` score and how these are averaged: Uniform, Dense or
+            another class of a2video.data.protocols; num_clips x num_crops of preprocessing when None.
         train_sampler: chooses the frames in training; one random clip of preprocessing's frames when None.
         train_short_side: smallest and largest short side in training; preprocessing.short_side when None.
         train_area: instead of train_short_side: smallest and largest share of a frame's area that a training crop
@@ -70,6 +74,7 @@ class VideoDataModule(pl.LightningDataModule):
         allow_missing: bool = False,
         reader: type[VideoReader] = PyAVReader,
         metadata: str | None = None,
+        protocol: Callable[[Preprocessing], Protocol] | None = None,
         train_sampler: ClipSampler | None = None,
         train_short_side: tuple[int, int] | None = None,
         train_area: tuple[float, float] | None = None,
@@ -104,6 +109,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.cache = None if metadata is None else MetadataCache(metadata)
         self.open_it = partial(open_video, reader=reader, cache=self.cache)
         self.class_source = class_names or train_list or val_list or test_list
+        self.protocol = (protocol or OfPreprocessing)(preprocessing)
         self.train_sampler = _train_sampler(train_sampler, preprocessing)
         short_side = train_short_side or (preprocessing.short_side, preprocessing.short_side)
         crop_size = preprocessing.crop_size
@@ -122,6 +128,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.class_names: tuple[str, ...] = ()
         self.videos: dict[str, VideoList] = {}
         self.loaders: dict[str, WatchedLoader] = {}
+        self.scored: Collection[int] = ()  # videos that an interrupted test has scored already
 
     def setup(self, stage: str) -> None:
         """Reads the class names and the lists that `stage` ("fit", "validate", "test" or "predict") needs.
@@ -193,11 +200,11 @@ class VideoDataModule(pl.LightningDataModule):
         """One centre view of each video, once; a video that cannot be read is reported in the batch."""
         if "val" not in self.videos:
             return []
-        return self._in_order("val", self.preprocessing.one_view, self.batch_size)
+        return self._in_order("val", OneCentreClip(self.preprocessing), self.batch_size)
 
     def test_dataloader(self) -> WatchedLoader:
-        """All views of each video, once; a video that cannot be read is reported in the batch."""
-        return self._all_views("test")
+        """All views of each video's protocol, once; a video that cannot be read is reported in the batch."""
+        return self._all_views("test", self.scored)
 
     def predict_dataloader(self) -> WatchedLoader:
         """Like test_dataloader, over the videos to predict."""
@@ -223,12 +230,23 @@ class VideoDataModule(pl.LightningDataModule):
         """Ends the workers."""
         self.teardown("")
 
-    def _all_views(self, name: str) -> WatchedLoader:
-        return self._in_order(name, self.preprocessing, max(1, self.batch_size // self.preprocessing.num_views))
+    def _all_views(self, name: str, left_out: Collection[int] = ()) -> WatchedLoader:
+        batch_size = self.batch_size // (self.protocol.num_views or self.batch_size)
+        return self._in_order(name, self.protocol, batch_size, left_out)
 
-    def _in_order(self, name: str, preprocessing: Preprocessing, batch_size: int) -> WatchedLoader:
-        dataset = VideoDataset(self.videos[name], *even_views(preprocessing), self.seed, open_it=self.open_it)
-        return self._loader(name, dataset, EpochSampler(len(dataset), shuffle=False), batch_size)
+    def _in_order(
+        self, name: str, protocol: Protocol, batch_size: int, left_out: Collection[int] = ()
+    ) -> WatchedLoader:
+        dataset = VideoDataset(
+            self.videos[name],
+            protocol.sampler,
+            protocol.transform,
+            self.seed,
+            open_it=self.open_it,
+            centre=protocol.centre,
+        )
+        sampler = EpochSampler(len(dataset), shuffle=False, left_out=left_out)
+        return self._loader(name, dataset, sampler, max(1, batch_size))
 
     def _loader(self, name: str, dataset: VideoDataset, sampler: EpochSampler, batch_size: int) -> WatchedLoader:
         if name in self.loaders:

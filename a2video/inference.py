@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from a2video.data.dataset import load_test_views
+from a2video.data.protocols import Average
 from a2video.data.transforms import Preprocessing
+from a2video.data.views import load_test_views
 from a2video.errors import InputError
 from a2video.models.description import build
 from a2video.models.inflate import read_torch_file
@@ -56,8 +57,24 @@ def _check_sums(path: str | Path) -> None:
 
 
 def score_views(network: nn.Module, preprocessing: Preprocessing, clips: Tensor) -> Tensor:
-    """Logits (N, num_classes) of uint8 clips (N, 3, T, H, W) on the network's device, MAX_CLIPS at a time."""
+    """Logits (N, num_classes) of uint8 clips (N, 3, T, H, W) on the network's device, MAX_CLIPS at a time.
+
+    How many clips go through a network together changes the last bits of its logits (up to 1e-6 on a CPU, for other
+    kernels are chosen), and so does the number of threads. Testing and inference therefore give this function the
+    views of one video: what comes out depends neither on batches nor on ranks.
+    """
     return torch.cat([network(preprocessing.normalize(part)) for part in torch.split(clips, MAX_CLIPS)])
+
+
+def average_views(logits: Tensor, average: Average) -> Tensor:
+    """The probabilities (K,) of a video from the logits (V, K) of its views; the same in testing and inference.
+
+    Args:
+        logits: of all views.
+        average: "probs": the mean of the views' probabilities; "logits": the probabilities of the mean logits.
+    """
+    logits = logits.float()
+    return logits.softmax(-1).mean(0) if average == "probs" else logits.mean(0).softmax(-1)
 
 
 @dataclass(frozen=True)
@@ -140,7 +157,7 @@ class VideoClassifier:
             VideoError: the video cannot be read.
         """
         clips = load_test_views(path, self.preprocessing).to(self.device)
-        probs = score_views(self.network, self.preprocessing, clips).float().softmax(-1).mean(0)
+        probs = average_views(score_views(self.network, self.preprocessing, clips).cpu(), "probs")
         ranked = probs.argsort(descending=True, stable=True).tolist()
         return Prediction(str(path), tuple((self.class_names[i], float(probs[i])) for i in ranked))
 

@@ -21,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.checkpoint_files import LAST, AtomicCheckpointIO, newest_whole
 from a2video.checkpoints import Checkpoints
+from a2video.comparison import comparison_table
 from a2video.curves import leave_learning_curves
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
@@ -29,7 +30,9 @@ from a2video.logs import loggers
 from a2video.position import KEY
 from a2video.processes import check_processes
 from a2video.recognizer import Recognizer
-from a2video.report import Outcome, comparison_table, coverage, refuse_other_results, write_predictions, write_test
+from a2video.report import write_predictions, write_test
+from a2video.score_parts import ScoreParts, about_test
+from a2video.scores import About, Scores
 
 CLI = TypeVar("CLI", bound="ExperimentCLI")
 
@@ -114,6 +117,7 @@ class ExperimentCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.num_threads > 0:
             torch.set_num_threads(config.num_threads)
+            os.environ["OMP_NUM_THREADS"] = str(config.num_threads)  # Lightning would choose anew for several ranks
         if config.data.val_list is None:
             config.trainer.limit_val_batches = 0
         if self.subcommand == "fit":
@@ -125,8 +129,6 @@ class ExperimentCLI(LightningCLI):
                 )
         else:
             self.save_config_callback = None
-            if self.subcommand == "test" and not config.overwrite:
-                refuse_other_results(Path(config.trainer.default_root_dir), config.ckpt_path, config.data.test_list)
         if self.subcommand in ("validate", "test"):
             config.verbose = False  # we print our own table
 
@@ -157,6 +159,11 @@ class ExperimentCLI(LightningCLI):
                 kwargs["plugins"] = [*plugins, AtomicCheckpointIO(last.num_last)]
         elif not has_own:
             kwargs["enable_checkpointing"] = False
+        if self.subcommand == "test":
+            options = self.config_init["test"]
+            folder = Path(config["default_root_dir"])
+            self.parts = ScoreParts(folder, options["ckpt_path"], options["overwrite"])
+            kwargs["callbacks"] = [*callbacks, self.parts]
         if config.get("logger") is None:
             is_fit = self.subcommand == "fit"
             kwargs["logger"] = loggers(Path(config["default_root_dir"]), self.resumed_at) if is_fit else False
@@ -192,47 +199,45 @@ class ExperimentCLI(LightningCLI):
             leave_learning_curves(self.trainer)
 
     def after_validate(self) -> None:
-        """Prints the accuracies."""
+        """Prints the accuracies, in which an unread video counts as wrong."""
         if self.trainer.is_global_zero:
-            top1, top5 = (float(self.model.scores[f"video_top{k}"]) for k in (1, 5))
+            top1, top5 = (self.model.val_scores[f"val/top{k}"] for k in (1, 5))
             print(f"Validation, one centre view of each video: top-1 {top1:.1%}, top-5 {top5:.1%}")
-            self._report_errors(self._outcome("val"))
+            _report_unscored([message for _, message in self.model.errors], len(self.datamodule.videos["val"]))
 
     def after_test(self) -> None:
-        """Writes results.json, the predictions and the pictures, and prints the table."""
+        """Writes scores.parquet, results.json, tables and pictures, and prints the numbers."""
         if not self.trainer.is_global_zero:
             return
-        folder = Path(self.trainer.default_root_dir)
-        outcome = self._outcome("test")
-        written = write_test(outcome, folder)
+        scores = self._scores("test", self.parts.about)
+        written = write_test(scores, Path(self.trainer.default_root_dir))
+        self.parts.remove()
         print(comparison_table(written[:1]))
-        self._report_errors(outcome)
+        _report_unscored(list(scores.unscored.values()), len(scores.paths))
         print("Wrote " + ", ".join(map(str, written)))
 
     def after_predict(self) -> None:
         """Writes predictions.csv."""
         if not self.trainer.is_global_zero:
             return
-        outcome = self._outcome("predict")
-        path = write_predictions(outcome, Path(self.trainer.default_root_dir) / "predictions.csv")
-        self._report_errors(outcome)
-        print(f"Predicted {len(outcome.scored)} of {len(outcome.videos)} videos: {path}")
+        about = about_test(self.trainer, self.datamodule, "predict", self.config["predict"].ckpt_path)
+        scores = self._scores("predict", about)
+        path = write_predictions(scores, Path(self.trainer.default_root_dir) / "predictions.csv")
+        _report_unscored(list(scores.unscored.values()), len(scores.paths))
+        print(f"Predicted {len(scores.scored)} of {len(scores.paths)} videos: {path}")
+        print(about.protocol)
 
-    def _outcome(self, name: str) -> Outcome:
-        return Outcome(
-            self.datamodule.videos[name],
-            self.model.scores,
-            self.model.errors,
-            self.datamodule.preprocessing,
-            self.config[self.subcommand].ckpt_path,
-            f"{self.datamodule.reader.__module__}.{self.datamodule.reader.__qualname__}",
-        )
+    def _scores(self, name: str, about: About) -> Scores:
+        videos, failed = self.datamodule.videos[name], dict(self.model.errors)
+        return Scores.of(about, videos.class_names, videos.paths, videos.labels, self.model.rows, failed)
 
-    def _report_errors(self, outcome: Outcome) -> None:
-        for _, message in outcome.errors:
-            print(f"not scored: {message}")
-        if outcome.errors:
-            print(f"Coverage {coverage(outcome):.1%}: {len(outcome.errors)} of {len(outcome.videos)} videos not scored")
+
+def _report_unscored(messages: Sequence[str], num_listed: int) -> None:
+    for message in messages:
+        print(f"not scored: {message}")
+    if messages:
+        share = 1 - len(messages) / num_listed
+        print(f"Coverage {share:.1%}: {len(messages)} of {num_listed} videos not scored")
 
 
 def _without_null(message: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol, Self, cast
+from typing import Any, Self, cast
+from typing import Protocol as Interface
 
 import lightning.pytorch as pl
 import numpy as np
@@ -12,32 +13,35 @@ import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric
 
 from a2video.bad_losses import BadLosses
 from a2video.bad_videos import BadVideos
 from a2video.bf16_on_cpu import gradient_is_wrong, refuse_two_frames
 from a2video.compatibility import refuse_other_training
 from a2video.data.dataset import Batch
+from a2video.data.protocols import Protocol
 from a2video.data.transforms import Preprocessing
 from a2video.ema import TRAINING_KEY, Ema
 from a2video.errors import InputError
 from a2video.freezing import Freeze
+from a2video.gathering import gather_rows
 from a2video.inference import CHECKPOINT_KEY, score_views
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.optimizers import OptimizerBuilder
 from a2video.recompute import recompute_parts
+from a2video.results import accuracies, label_ranks, ranks_of, video_probs
 from a2video.scheduled_lr import LearningRates, ScheduledLR, check_warmup, monitored_value, run_of, say_linear_rule
 from a2video.schedules import Schedule
+from a2video.scores import COLUMNS, LABEL, NUM_VIEWS, VIDEO, Rows, join
 from a2video.throughput import Throughput
-from a2video.video_accuracy import VideoAccuracy, top_accuracy
 
 
-class DescribedData(Protocol):
+class DescribedData(Interface):
     """What the recognizer asks of its trainer's datamodule."""
 
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
+    protocol: Protocol
     batch_size: int
 
 
@@ -105,7 +109,8 @@ class Recognizer(pl.LightningModule):
         if compile:
             network.compile()  # at its first call, in place: names, checkpoints and callbacks see the same network
         self.class_names: tuple[str, ...] = ()
-        self.scores: dict[str, Tensor] = {}  # of the last validation, test or prediction; see VideoAccuracy.compute
+        self.rows = Rows.none(0)  # of the last validation, test or prediction; on the first rank
+        self.resumed = Rows.none(0)  # of a test that was interrupted; on the first rank
         self.errors: list[tuple[int, str]] = []  # (video_index, message) of videos that could not be read
         self.train()
 
@@ -207,13 +212,17 @@ class Recognizer(pl.LightningModule):
         if self.trainer.world_size > 1:
             for buffer in self.network.buffers():
                 torch.distributed.broadcast(buffer, 0)
-        self.val_loss = MeanMetric().to(self.device)
-        self._start_scoring(self.data.preprocessing.one_view.num_views)
+        self._start_scoring()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Scores the centre view of each video."""
-        logits = self._score(batch)
-        self.val_loss.update(cross_entropy(logits[:, 0], batch["labels"], reduction="none"))
+        self.errors += batch["errors"]
+        labels = batch["labels"]
+        if len(labels):
+            logits = self._logits(batch["clips"].flatten(0, 1))
+            views = np.zeros((len(labels), len(COLUMNS)), np.int32)
+            views[:, VIDEO], views[:, LABEL], views[:, NUM_VIEWS] = batch["video_indices"].cpu(), labels.cpu(), 1
+            self.scored.append(Rows(views, logits.float().cpu().numpy()))
 
     def on_validation_epoch_end(self) -> None:
         """Logs val/loss, val/top1 and val/top5, in which a video that could not be read counts as wrong.
@@ -222,61 +231,81 @@ class Recognizer(pl.LightningModule):
         have unequal numbers of videos: it takes whole numbers for their mean number.
         """
         self._finish_scoring()
-        if len(self.scores["labels"]) == 0 and not self.trainer.sanity_checking:
+        labels = self.rows.views[:, LABEL].astype(np.int64)
+        ranks, num_scored = label_ranks(self.rows.logits, labels), len(labels)
+        num_listed = max(1, num_scored + len(self.errors))
+        losses = cross_entropy(torch.from_numpy(self.rows.logits), torch.from_numpy(labels), reduction="sum")
+        found = {f"val/top{k}": float((ranks < k).sum() / num_listed) for k in (1, 5)}
+        found["val/loss"] = float(losses) / max(1, num_scored)
+        num_scored, self.val_scores = self.trainer.strategy.broadcast((num_scored, found))
+        if num_scored == 0 and not self.trainer.sanity_checking:
             raise InputError(f"no video of data.val_list could be read, such as {self.errors[0][1]}")
         if self.errors:
             self.log("val/num_unscored", float(len(self.errors)), prog_bar=True, sync_dist=True)
-        share = len(self.scores["labels"]) / max(1, len(self.scores["labels"]) + len(self.errors))
-        top = {f"val/top{k}": self.scores[f"video_top{k}"] * share for k in (1, 5)}
-        self.log("val/loss", self.val_loss.compute(), sync_dist=True)
-        self.log_dict(top, prog_bar=True, sync_dist=True)
+        self.log("val/loss", self.val_scores.pop("val/loss"), sync_dist=True)
+        self.log_dict(self.val_scores, prog_bar=True, sync_dist=True)
 
     def on_test_epoch_start(self) -> None:
         """Forgets earlier scores."""
-        self._start_scoring(self.data.preprocessing.num_views)
+        self._start_scoring()
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Scores all views of each video."""
-        self._score(batch)
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Rows]:
+        """Scores all views of each video, which it returns.
+
+        Each video goes through the network by itself, and so does the extra centre view: thus both have the bits that
+        VideoClassifier and a test of the one centre view give them, see score_views.
+        """
+        self.errors += batch["errors"]
+        parts = [Rows.none(len(self.class_names))]
+        for place, views in enumerate(batch["views"]):
+            clips, num_own = batch["clips"][place], len(views) - self.data.protocol.has_extra_centre
+            logits = torch.cat([self._logits(part) for part in (clips[:num_own], clips[num_own:]) if len(part)])
+            own = (int(batch["video_indices"][place]), int(batch["labels"][place]))
+            table = np.array([(*own, number, len(views), *view) for number, view in enumerate(views)], np.int32)
+            parts.append(Rows(table, logits.float().cpu().numpy()))
+        self.scored += parts
+        return {"rows": join(parts)}
 
     def on_test_epoch_end(self) -> None:
-        """Leaves `scores` and `errors` of all ranks, and logs clip-level and video-level accuracy."""
+        """Leaves `rows` and `errors` of all ranks, the first one's with `resumed`, and logs accuracies."""
         self._finish_scoring()
-        scalars = {f"test/{name}": value for name, value in self.scores.items() if value.ndim == 0}
-        self.log_dict(scalars, sync_dist=True)
+        found: dict[str, float | None] = {}
+        if self.trainer.is_global_zero:
+            self.rows = join([self.rows, self.resumed]).once() if len(self.resumed) else self.rows
+            protocol = self.data.protocol
+            ranks = ranks_of(self.rows, video_probs(self.rows, protocol.average), protocol.centre_view)
+            found = accuracies(ranks, 1.0)
+        found = self.trainer.strategy.broadcast(found)
+        self.log_dict({f"test/{name}": top for name, top in found.items() if top is not None and "_all" not in name})
 
     on_predict_epoch_start = on_test_epoch_start
-    predict_step = test_step
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+        """Like test_step."""
+        self.test_step(batch, batch_idx)
 
     def on_predict_epoch_end(self) -> None:
-        """Leaves `scores` and `errors` of all ranks."""
+        """Leaves `rows` of all ranks on the first, and `errors`."""
         self._finish_scoring()
 
-    def _start_scoring(self, num_views: int) -> None:
+    def _start_scoring(self) -> None:
         self.errors = []
-        self.accuracy = VideoAccuracy(num_views, len(self.class_names)).to(self.device)
+        self.scored = [Rows.none(len(self.class_names))]  # by this rank
 
-    def _score(self, batch: Batch) -> Tensor:
-        """Logits (B, V, num_classes) of a batch, kept for the scores at the end."""
-        self.errors += batch["errors"]
-        if len(batch["labels"]) == 0:
-            return torch.empty(0, self.accuracy.num_views, self.accuracy.num_classes, device=self.device)
+    def _logits(self, clips: Tensor) -> Tensor:
+        """Logits (N, num_classes) of uint8 clips (N, 3, T, H, W)."""
         with self._refusals_are_input_errors():
-            logits = score_views(self.network, self.data.preprocessing, batch["clips"].flatten(0, 1))
+            logits = score_views(self.network, self.data.preprocessing, clips)
         self._check_classes(logits.shape[-1])
         if not torch.isfinite(logits).all():
             raise InputError(
                 "the network gives logits that are not finite: its weights are of a training that diverged"
             )
-        logits = logits.view(*batch["clips"].shape[:2], -1)
-        self.accuracy.update(batch["video_indices"], batch["labels"], logits)
         return logits
 
     def _finish_scoring(self) -> None:
-        self.scores = self.accuracy.compute()
-        for name in ("video_indices", "labels"):  # a single video has lost its dimension
-            self.scores[name] = self.scores[name].reshape(-1)
-        self.scores["probs"] = self.scores["probs"].reshape(-1, self.accuracy.num_classes)
+        self.rows = gather_rows(self.scored, self.device)
+        self.scored = []  # its memory
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             of_ranks: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(of_ranks, self.errors)
@@ -316,3 +345,9 @@ class Recognizer(pl.LightningModule):
             )
         self.class_names = self.class_names or tuple(ours["class_names"])
         refuse_other_training(ours, self.network, self.class_names, self.data.preprocessing)
+
+
+def top_accuracy(scores: Tensor, labels: Tensor, k: int) -> Tensor:
+    """The share of rows of `scores` (N, K) that have their label among the k largest."""
+    best = scores.topk(min(k, scores.shape[1]), dim=1).indices
+    return (best == labels[:, None]).any(1).float().mean()

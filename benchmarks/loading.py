@@ -28,11 +28,12 @@ from report import circumstances, table, write
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from a2video.data.dataset import VideoDataset, collate, load_views
+from a2video.data.dataset import VideoDataset, collate
 from a2video.data.pyav_reader import PyAVReader
 from a2video.data.samplers import RandomClips, UniformClips
 from a2video.data.transforms import Cut, EvenCrops, RandomCrop
 from a2video.data.video_list import VideoList
+from a2video.data.views import load_views
 
 NUM_CLIPS = 20
 CLIPS = [  # video, num_frames, frame_stride, short side

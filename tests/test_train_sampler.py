@@ -15,7 +15,6 @@ from a2video.data.samplers import SegmentFrames
 from a2video.data.transforms import Preprocessing
 from a2video.datamodule import VideoDataModule
 from a2video.inference import VideoClassifier
-from a2video.report import protocol_name
 
 Writer = Callable[[Path], Path]
 
@@ -81,7 +80,10 @@ def test_target_rate_and_policy_reach_training_and_the_checkpoint(
     p = Preprocessing(num_frames=4, frame_stride=2, short_side=32, crop_size=24, target_fps=15.0, short="error")
     sampler = VideoDataModule(p).train_sampler
     assert (sampler.num_frames, sampler.target_fps, sampler.short) == (4, 15.0, "error")
-    assert "of 4 frames, stride 2 at 15 frames a second, short side 32" in protocol_name(p)
+    assert (
+        "of 4 frames, stride 2 at 15 frames a second, short videos: error, short side 32"
+        in VideoDataModule(p).protocol.name
+    )
     config = write_config(tmp_path)
     message = refusal(
         capsys,

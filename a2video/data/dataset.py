@@ -2,113 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from a2video.data.readers import Frames, VideoError, VideoReader, open_video
-from a2video.data.samplers import ClipSampler, UniformClips
-from a2video.data.transforms import Cut, EvenCrops, Preprocessing, Transform
+from a2video.data.readers import VideoError, VideoReader, open_video
+from a2video.data.samplers import ClipSampler
+from a2video.data.transforms import Transform
 from a2video.data.video_list import VideoList
+from a2video.data.views import Centre, View, load_views
 from a2video.errors import InputError
 
 MAX_REPLACEMENTS = 30  # videos tried in place of a bad one; as many in a row are no accident
 
 
 class Item(TypedDict):
-    """One video. `clips` is uint8 (num_views, 3, T, H, W), or None where the video could not be read."""
+    """One video. `clips` is uint8 (num_views, 3, T, H, W), or None where the video could not be read; see Batch."""
 
     video_index: int
     label: int
     clips: Tensor | None
+    views: list[View]
     errors: list[tuple[int, str]]  # (video_index, message) of this video, or of those that it replaces
 
 
 class Batch(TypedDict):
     """The readable videos of a batch, and what was wrong with others.
 
-    `clips` is uint8 (B, num_views, 3, T, H, W); `labels` and `video_indices` are int64 (B,). After
+    `clips` is uint8 (B, V, 3, T, H, W); `labels` and `video_indices` are int64 (B,). After
     augmentation `clips` may be float32 in [0, 255], and `labels` float32 (B, num_classes), the share of each class.
+
+    `views` is B lists of V: what clips[b, v] is. In testing the views are in the order clip * num_crops + crop. Where
+    `Protocol.has_extra_centre`, the one centre view follows as the last of the V, with clip EXTRA_CLIP and crop 0: it
+    is scored, but counts neither for the protocol's video level nor among its views. V is the same for all videos,
+    but for protocols whose `num_views` is None: there it depends on the video, and a batch holds one video.
     """
 
     clips: Tensor
     labels: Tensor
     video_indices: Tensor
+    views: list[list[View]]
     errors: list[tuple[int, str]]  # (video_index, message)
-
-
-def load_views(
-    path: str | Path,
-    sampler: ClipSampler,
-    transform: Transform,
-    rng: np.random.Generator,
-    open_it: Callable[[str | Path], VideoReader] = open_video,
-) -> Tensor:
-    """The views of one video, uint8 (num_clips * num_crops, 3, T, H, W); view = clip * num_crops + crop.
-
-    The video is decoded once, however many views share its frames, and resized as it is decoded.
-
-    Raises:
-        VideoError: the video cannot be read, or is too short for the sampler.
-    """
-    try:
-        with open_it(path) as video:
-            times = video.times if sampler.target_fps else None
-            try:
-                indices = sampler(len(video), rng, times)  # (num_clips, T)
-            except ValueError as error:
-                raise VideoError(f"{path}: {error}") from error
-            wanted, places = np.unique(indices, return_inverse=True)
-            views = _Views(indices.shape, places, transform, rng)
-            video.read(wanted, views.take)
-    except (OSError, MemoryError) as error:
-        raise VideoError(f"{path}: {type(error).__name__} while it was read: {error}") from error
-    return views.clips
-
-
-class _Views:
-    """Puts the crops of frames where they belong, as the frames come."""
-
-    def __init__(
-        self, shape: tuple[int, ...], places: NDArray[np.int64], transform: Transform, rng: np.random.Generator
-    ) -> None:
-        self.num_clips, self.num_frames = shape
-        self.uses: dict[int, list[tuple[int, int]]] = {}  # place of a frame -> (clip, time) wherever it is needed
-        for use, place in enumerate(places.reshape(-1).tolist()):
-            self.uses.setdefault(place, []).append(divmod(use, self.num_frames))
-        self.transform = transform
-        self.rng = rng
-        self.cut: Cut | None = None
-        self.clips = torch.empty(0, dtype=torch.uint8)
-
-    def take(self, place: int, frames: Frames) -> None:
-        """See VideoReader.read."""
-        if self.cut is None:
-            self.cut = self.transform.draw(frames.shape[1], frames.shape[2], self.rng)
-            num_views, side = self.num_clips * len(self.cut.corners), self.cut.crop_size
-            self.clips = torch.empty(num_views, 3, self.num_frames, side, side, dtype=torch.uint8)
-        for offset, image in enumerate(self.cut.resize(frames)):
-            for number, crop in enumerate(self.cut.crops(image)):
-                for clip, time in self.uses[place + offset]:
-                    self.clips[clip * len(self.cut.corners) + number, :, time] = crop
-
-
-def load_test_views(path: str | Path, preprocessing: Preprocessing) -> Tensor:
-    """The views that testing and inference score; see load_views."""
-    return load_views(path, *even_views(preprocessing), np.random.default_rng(0))
-
-
-def even_views(preprocessing: Preprocessing) -> tuple[ClipSampler, Transform]:
-    """The sampler and the transform of testing and inference."""
-    p = preprocessing
-    sampler = UniformClips(p.num_frames, p.frame_stride, p.num_clips, p.target_fps, p.short)
-    return sampler, EvenCrops(p.short_side, p.crop_size, p.num_crops)
 
 
 class VideoDataset(Dataset[Item]):
@@ -128,6 +67,7 @@ class VideoDataset(Dataset[Item]):
         seed: of all randomness.
         replace_bad: give another video where one cannot be read; for training.
         open_it: opens a video; open_video with a reader or a metadata cache of choice, for instance.
+        centre: see load_views.
 
     Attributes:
         known_bad: why a video must not be opened again, by its index in the list; it counts as one that cannot be read.
@@ -142,6 +82,7 @@ class VideoDataset(Dataset[Item]):
         seed: int = 0,
         replace_bad: bool = False,
         open_it: Callable[[str | Path], VideoReader] = open_video,
+        centre: Centre | None = None,
     ) -> None:
         self.videos = videos
         self.sampler = sampler
@@ -149,8 +90,9 @@ class VideoDataset(Dataset[Item]):
         self.seed = seed
         self.replace_bad = replace_bad
         self.open_it = open_it
+        self.centre = centre
         self.known_bad: dict[int, str] = {}
-        self.on_read: Callable[[int | None], None] | None = None
+        self.on_read: Callable[[int | None], None] = _ignore
 
     def __len__(self) -> int:
         return len(self.videos)
@@ -165,17 +107,18 @@ class VideoDataset(Dataset[Item]):
         errors: list[tuple[int, str]] = []
         for video_index, rng in self._candidates(epoch, wanted):
             try:
-                clips = self._read(video_index, rng)
+                clips, views = self._read(video_index, rng)
             except VideoError as error:
                 errors.append((video_index, str(error)))
             else:
-                return Item(video_index=video_index, label=self.videos.labels[video_index], clips=clips, errors=errors)
+                label = self.videos.labels[video_index]
+                return Item(video_index=video_index, label=label, clips=clips, views=views, errors=errors)
         if self.replace_bad:
             raise InputError(
                 f"{len(errors)} videos of {self.videos.source} drawn one after the other cannot be read: is their disk "
                 f"still there? The last one is {errors[-1][1]}"
             )
-        return Item(video_index=wanted, label=self.videos.labels[wanted], clips=None, errors=errors)
+        return Item(video_index=wanted, label=self.videos.labels[wanted], clips=None, views=[], errors=errors)
 
     def _candidates(self, epoch: int, wanted: int) -> Iterator[tuple[int, np.random.Generator]]:
         """The video that is wanted, then those to take instead, none twice, each with the rng of its clip."""
@@ -189,17 +132,19 @@ class VideoDataset(Dataset[Item]):
             tried.append(other)
             yield other, rng
 
-    def _read(self, video_index: int, rng: np.random.Generator) -> Tensor:
+    def _read(self, video_index: int, rng: np.random.Generator) -> tuple[Tensor, list[View]]:
         path = self.videos.paths[video_index]
         if video_index in self.known_bad:
             raise VideoError(f"{path}: {self.known_bad[video_index]}")
-        if self.on_read is None:
-            return load_views(path, self.sampler, self.transform, rng, self.open_it)
         self.on_read(video_index)
         try:
-            return load_views(path, self.sampler, self.transform, rng, self.open_it)
+            return load_views(path, self.sampler, self.transform, rng, self.open_it, self.centre)
         finally:
             self.on_read(None)
+
+
+def _ignore(video_index: int | None) -> None:
+    """Where nobody asks what is being read."""
 
 
 def collate(items: Sequence[Item]) -> Batch:
@@ -210,6 +155,7 @@ def collate(items: Sequence[Item]) -> Batch:
         clips=torch.stack(clips) if clips else torch.empty(0, dtype=torch.uint8),
         labels=torch.tensor([item["label"] for item in good], dtype=torch.int64),
         video_indices=torch.tensor([item["video_index"] for item in good], dtype=torch.int64),
+        views=[item["views"] for item in good],
         errors=[error for item in items for error in item["errors"]],
     )
 
@@ -225,9 +171,18 @@ class EpochSampler(Sampler[int]):
         shuffle: a new order in each epoch; the list's own if not.
         seed: of the orders.
         drop_remainder: as in training; `shuffle` when None.
+        left_out: videos that are not given to anyone.
     """
 
-    def __init__(self, num_videos: int, shuffle: bool, seed: int = 0, drop_remainder: bool | None = None) -> None:
+    def __init__(
+        self,
+        num_videos: int,
+        shuffle: bool,
+        seed: int = 0,
+        drop_remainder: bool | None = None,
+        left_out: Collection[int] = (),
+    ) -> None:
+        self.videos = np.array([video for video in range(num_videos) if video not in left_out], np.int64)
         self.num_videos = num_videos
         self.shuffle = shuffle
         self.seed = seed
@@ -240,14 +195,15 @@ class EpochSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         rank, world = _rank_and_world()
-        order = np.arange(self.num_videos)
+        order = self.videos
         if self.shuffle:
             order = self.epoch * self.num_videos + np.random.default_rng([self.seed, self.epoch]).permutation(order)
         return iter(order[rank::world][: len(self)].tolist())
 
     def __len__(self) -> int:
         rank, world = _rank_and_world()
-        return self.num_videos // world if self.drop_remainder else len(range(rank, self.num_videos, world))
+        num_videos = len(self.videos)
+        return num_videos // world if self.drop_remainder else len(range(rank, num_videos, world))
 
 
 def _rank_and_world() -> tuple[int, int]:

@@ -156,17 +156,29 @@ def check_probability(horizontal_flip: float) -> float:
 
 
 class Transform(ABC):
-    """Decides what of a video's frames the network sees."""
+    """Decides what of a video's frames the network sees.
+
+    Attributes:
+        num_crops: crops of each clip.
+        squash: whether frames are resized to a square whatever their aspect.
+    """
+
+    num_crops = 1
+    squash = False
 
     @abstractmethod
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Cut:
-        """What to take of frames of `height` x `width` pixels; every frame of the video gets the same.
+        """What to take of frames of `height` x `width` pixels; every frame of a clip gets the same.
 
         Args:
             height: of the upright frames.
             width: likewise.
             rng: the only source of randomness.
         """
+
+    def draw_clips(self, height: int, width: int, num_clips: int, rng: np.random.Generator) -> list[Cut]:
+        """What to take of each clip of one video; here all get the same. See draw."""
+        return [self.draw(height, width, rng)] * num_clips
 
 
 class RandomCrop(Transform):
@@ -222,16 +234,26 @@ class RandomArea(Transform):
 
 
 class EvenCrops(Transform):
-    """One centre square, or three squares spread along the longer side; for validation, testing and inference."""
+    """One centre square, or three squares spread along the longer side; for validation, testing and inference.
 
-    def __init__(self, short_side: int, crop_size: int, num_crops: int = 1) -> None:
+    Args:
+        short_side: pixels.
+        crop_size: pixels, at most short_side.
+        num_crops: 1 or 3.
+        squash: resize to a square of short_side whatever the aspect; the aspect is kept when False.
+    """
+
+    def __init__(self, short_side: int, crop_size: int, num_crops: int = 1, squash: bool = False) -> None:
+        if num_crops not in NUM_CROPS:
+            raise InputError(f"num_crops must be 1 or 3, got {num_crops}")
         self.short_side = short_side
         self.crop_size = crop_size
         self.num_crops = num_crops
+        self.squash = squash
 
     def draw(self, height: int, width: int, rng: np.random.Generator) -> Cut:
         """num_crops crops, left to right or top to bottom; see Transform."""
-        size = short_side_size(height, width, self.short_side)
+        size = (self.short_side,) * 2 if self.squash else short_side_size(height, width, self.short_side)
         free_top, free_left = (side - self.crop_size for side in size)
         corners = []
         for part in range(self.num_crops):
@@ -241,3 +263,38 @@ class EvenCrops(Transform):
             ]
             corners.append((along[0], free_left // 2) if free_top > free_left else (free_top // 2, along[1]))
         return Cut((0, 0, height, width), size, tuple(corners), self.crop_size)
+
+
+class RandomCrops(Transform):
+    """Squares drawn anew for each clip, never mirrored: how the first author tests.
+
+    Args:
+        short_side: pixels.
+        crop_size: pixels, at most short_side.
+        num_crops: of each clip.
+        squash: see EvenCrops.
+        centre_first: the first crop of the first clip is the centre, whatever was drawn for it.
+    """
+
+    def __init__(
+        self, short_side: int, crop_size: int, num_crops: int = 1, squash: bool = False, centre_first: bool = False
+    ) -> None:
+        self.centre = EvenCrops(short_side, crop_size, squash=squash)
+        self.squash = squash
+        self.num_crops = num_crops
+        self.centre_first = centre_first
+
+    def draw(self, height: int, width: int, rng: np.random.Generator) -> Cut:
+        """The crops of one clip; see Transform."""
+        centre = self.centre.draw(height, width, rng)
+        free = [side - centre.crop_size for side in centre.size]
+        corners = rng.integers(0, free, (self.num_crops, 2), endpoint=True).tolist()
+        return dataclasses.replace(centre, corners=tuple((top, left) for top, left in corners))
+
+    def draw_clips(self, height: int, width: int, num_clips: int, rng: np.random.Generator) -> list[Cut]:
+        """Other crops for each clip; see Transform."""
+        cuts = [self.draw(height, width, rng) for _ in range(num_clips)]
+        if self.centre_first:
+            corners = (*self.centre.draw(height, width, rng).corners, *cuts[0].corners[1:])
+            cuts[0] = dataclasses.replace(cuts[0], corners=corners)
+        return cuts

@@ -77,7 +77,9 @@ class WatchedLoader:
         prefetch: bool = False,
     ) -> None:
         self.dataset = dataset
-        self.batch_sampler = BatchSampler(sampler, batch_size, drop_last)
+        self.batch_sampler = (
+            BatchSampler(sampler, batch_size, drop_last) if drop_last else _Batches(sampler, batch_size)
+        )
         self.num_workers = num_workers
         self.time_limit_seconds = time_limit_seconds
         self.pin_memory = pin_memory or prefetch
@@ -223,6 +225,21 @@ class WatchedLoader:
         for number, indices in dead.tasks.items():
             if number >= self._first:
                 new.give(number, indices, self.dataset.known_bad)
+
+
+class _Batches(BatchSampler):
+    """Batches of all indices; one empty batch where there are none, so that Lightning still runs the epoch's hooks."""
+
+    def __init__(self, sampler: Sampler[int], batch_size: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        batches = super().__iter__()
+        yield next(batches, [])
+        yield from batches
+
+    def __len__(self) -> int:
+        return max(1, super().__len__())
 
 
 class _Worker:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from conftest import write_video
 
-from a2video.data.dataset import EpochSampler, VideoDataset, collate, even_views, load_test_views, load_views
+from a2video.data.dataset import EpochSampler, VideoDataset, collate
 from a2video.data.readers import VideoError
 from a2video.data.samplers import RandomClips, UniformClips
 from a2video.data.transforms import EvenCrops, Preprocessing, RandomCrop
 from a2video.data.video_list import VideoList, read_video_list
+from a2video.data.views import even_views, load_test_views, load_views
 from a2video.errors import InputError
 
 
@@ -26,7 +27,7 @@ def numbered(tmp_path: Path) -> Path:
 
 
 def test_views_are_clips_times_crops_of_the_right_frames(numbered: Path) -> None:
-    views = load_views(numbered, UniformClips(4, 2, 2), EvenCrops(16, 16, 3), np.random.default_rng(0))
+    views, _ = load_views(numbered, UniformClips(4, 2, 2), EvenCrops(16, 16, 3), np.random.default_rng(0))
     assert views.shape == (6, 3, 4, 16, 16)
     assert views.dtype == torch.uint8
     centre_columns = views[:, 0, :, 8, [0, 15]].float()  # left and right edge of every view and frame
@@ -41,7 +42,7 @@ def test_test_views_are_what_the_preprocessing_says(numbered: Path) -> None:
     p = Preprocessing(num_frames=4, frame_stride=2, short_side=16, crop_size=16, num_clips=2, num_crops=3)
     assert torch.equal(
         load_test_views(numbered, p),
-        load_views(numbered, UniformClips(4, 2, 2), EvenCrops(16, 16, 3), np.random.default_rng(5)),
+        load_views(numbered, UniformClips(4, 2, 2), EvenCrops(16, 16, 3), np.random.default_rng(5))[0],
     )
 
 

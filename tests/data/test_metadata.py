@@ -14,12 +14,12 @@ import pytest
 from conftest import moving_square, write_video
 
 from a2video.data import pyav_reader
-from a2video.data.dataset import load_test_views
 from a2video.data.metadata import MetadataCache
 from a2video.data.packet_index import PacketIndex, _packet_order
 from a2video.data.pyav_reader import PyAVReader
 from a2video.data.readers import open_video
 from a2video.data.transforms import Preprocessing
+from a2video.data.views import load_test_views
 from a2video.errors import InputError
 
 

@@ -12,10 +12,10 @@ import torch
 from torch._utils import ExceptionWrapper
 from videos import NUM_FRAMES, OPEN_GOP, VFR_TIMES, X264, check_all_access, encode, read_number, remux, truth, turn
 
-from a2video.data.dataset import load_test_views
 from a2video.data.pyav_reader import PyAVReader
 from a2video.data.readers import VideoError, VideoReader, open_video
 from a2video.data.transforms import Preprocessing, resize, short_side_size
+from a2video.data.views import load_test_views
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "videos"
 

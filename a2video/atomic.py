@@ -1,0 +1,38 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from a2video.errors import InputError
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
+    """Lets `write` make a file beside `path`, puts it on the disk for certain, and then gives it its name.
+
+    Raises:
+        InputError: the disk is full, or the folder may not be written to.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error}): make room for it") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """See write_whole. What is no text, in a file's name, is written as JSON has it: \\udcff."""
+    return write_whole(
+        path, lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
+    )
