@@ -51,7 +51,9 @@ class VideoDataModule(pl.LightningDataModule):
             takes, at an aspect of 3/4 to 4/3, as is usual for ImageNet.
         horizontal_flip: probability of mirroring a training clip. Set it to 0 where left and right matter.
         augment: what else happens to training clips, on the device of the network; nothing when None.
-        batch_size: clips in a batch, on each device.
+        batch_size: clips in a batch of training and validation, on each device.
+        test_batch_size: clips that go through the network together in testing and prediction, of several videos or of
+            one, on each device: this bounds the memory. With another number the last bits of logits may differ.
         num_workers: decoding processes, on each device; results do not depend on it. With 0 the process itself
             decodes, and nothing can save it from a video that hangs or crashes the decoder. They serve all epochs.
         prefetch_to_device: copy batches to the GPU as soon as they are ready, while it computes, and keep up to two for
@@ -81,6 +83,7 @@ class VideoDataModule(pl.LightningDataModule):
         horizontal_flip: float = 0.5,
         augment: Augment | None = None,
         batch_size: int = 8,
+        test_batch_size: int = 16,
         num_workers: int = 2,
         prefetch_to_device: bool = False,
         time_limit_seconds: float = 60.0,
@@ -88,10 +91,10 @@ class VideoDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if batch_size < 1 or num_workers < 0:
+        if min(batch_size, test_batch_size) < 1 or num_workers < 0:
             raise InputError(
-                f"data.batch_size must be at least 1 and data.num_workers at least 0, got {batch_size} and "
-                f"{num_workers}"
+                "data.batch_size and data.test_batch_size must be at least 1 and data.num_workers at least 0, got "
+                f"{batch_size}, {test_batch_size} and {num_workers}"
             )
         if time_limit_seconds <= 0 or not 0 <= max_bad_share <= 1:
             raise InputError(
@@ -120,6 +123,7 @@ class VideoDataModule(pl.LightningDataModule):
             self.train_transform = RandomArea(train_area, crop_size, horizontal_flip)
         self.augment = augment
         self.batch_size = batch_size
+        self.test_batch_size = test_batch_size
         self.num_workers = num_workers
         self.prefetch_to_device = prefetch_to_device
         self.time_limit_seconds = time_limit_seconds
@@ -231,8 +235,8 @@ class VideoDataModule(pl.LightningDataModule):
         self.teardown("")
 
     def _all_views(self, name: str, left_out: Collection[int] = ()) -> WatchedLoader:
-        batch_size = self.batch_size // (self.protocol.num_views or self.batch_size)
-        return self._in_order(name, self.protocol, batch_size, left_out)
+        num_videos = self.test_batch_size // self.protocol.num_views if self.protocol.num_views else 1
+        return self._in_order(name, self.protocol, num_videos, left_out)
 
     def _in_order(
         self, name: str, protocol: Protocol, batch_size: int, left_out: Collection[int] = ()

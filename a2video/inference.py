@@ -57,13 +57,21 @@ def _check_sums(path: str | Path) -> None:
 
 
 def score_views(network: nn.Module, preprocessing: Preprocessing, clips: Tensor) -> Tensor:
-    """Logits (N, num_classes) of uint8 clips (N, 3, T, H, W) on the network's device, MAX_CLIPS at a time.
+    """Logits (N, num_classes) of uint8 clips (N, 3, T, H, W) on the network's device, MAX_CLIPS at a time."""
+    return torch.cat([network(preprocessing.normalize(part)) for part in torch.split(clips, MAX_CLIPS)])
+
+
+def score_steadily(network: nn.Module, preprocessing: Preprocessing, clips: Tensor, num_together: int) -> Tensor:
+    """The same, with exactly `num_together` clips in every forward pass; the last one is filled with black clips.
 
     How many clips go through a network together changes the last bits of its logits (up to 1e-6 on a CPU, for other
-    kernels are chosen), and so does the number of threads. Testing and inference therefore give this function the
-    views of one video: what comes out depends neither on batches nor on ranks.
+    kernels are chosen), and so does the number of threads; which clips they are does not. So what comes out depends
+    neither on batches nor on ranks.
     """
-    return torch.cat([network(preprocessing.normalize(part)) for part in torch.split(clips, MAX_CLIPS)])
+    num_black = -len(clips) % num_together
+    filled = torch.cat([clips, clips.new_zeros(num_black, *clips.shape[1:])]) if num_black else clips
+    parts = torch.split(filled, num_together)
+    return torch.cat([network(preprocessing.normalize(part)) for part in parts])[: len(clips)]
 
 
 def average_views(logits: Tensor, average: Average) -> Tensor:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self, cast
 from typing import Protocol as Interface
 
@@ -25,7 +26,7 @@ from a2video.ema import TRAINING_KEY, Ema
 from a2video.errors import InputError
 from a2video.freezing import Freeze
 from a2video.gathering import gather_rows
-from a2video.inference import CHECKPOINT_KEY, score_views
+from a2video.inference import CHECKPOINT_KEY, score_steadily, score_views
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.optimizers import OptimizerBuilder
 from a2video.recompute import recompute_parts
@@ -43,6 +44,7 @@ class DescribedData(Interface):
     preprocessing: Preprocessing
     protocol: Protocol
     batch_size: int
+    test_batch_size: int
 
 
 class Recognizer(pl.LightningModule):
@@ -250,21 +252,17 @@ class Recognizer(pl.LightningModule):
         self._start_scoring()
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Rows]:
-        """Scores all views of each video, which it returns.
-
-        Each video goes through the network by itself, and so does the extra centre view: thus both have the bits that
-        VideoClassifier and a test of the one centre view give them, see score_views.
-        """
+        """Scores all views of each video, which it returns."""
         self.errors += batch["errors"]
-        parts = [Rows.none(len(self.class_names))]
-        for place, views in enumerate(batch["views"]):
-            clips, num_own = batch["clips"][place], len(views) - self.data.protocol.has_extra_centre
-            logits = torch.cat([self._logits(part) for part in (clips[:num_own], clips[num_own:]) if len(part)])
-            own = (int(batch["video_indices"][place]), int(batch["labels"][place]))
-            table = np.array([(*own, number, len(views), *view) for number, view in enumerate(views)], np.int32)
-            parts.append(Rows(table, logits.float().cpu().numpy()))
-        self.scored += parts
-        return {"rows": join(parts)}
+        rows = Rows.none(len(self.class_names))
+        if batch["views"]:
+            score = partial(score_steadily, num_together=self.data.test_batch_size)
+            logits = self._logits(batch["clips"].flatten(0, 1), score)
+            owners = zip(batch["video_indices"].tolist(), batch["labels"].tolist(), batch["views"], strict=True)
+            table = [(*own, n, len(views), *view) for *own, views in owners for n, view in enumerate(views)]
+            rows = Rows(np.array(table, np.int32), logits.float().cpu().numpy())
+        self.scored.append(rows)
+        return {"rows": rows}
 
     def on_test_epoch_end(self) -> None:
         """Leaves `rows` and `errors` of all ranks, the first one's with `resumed`, and logs accuracies."""
@@ -292,10 +290,10 @@ class Recognizer(pl.LightningModule):
         self.errors = []
         self.scored = [Rows.none(len(self.class_names))]  # by this rank
 
-    def _logits(self, clips: Tensor) -> Tensor:
+    def _logits(self, clips: Tensor, score: Callable[..., Tensor] = score_views) -> Tensor:
         """Logits (N, num_classes) of uint8 clips (N, 3, T, H, W)."""
         with self._refusals_are_input_errors():
-            logits = score_views(self.network, self.data.preprocessing, clips)
+            logits = score(self.network, self.data.preprocessing, clips)
         self._check_classes(logits.shape[-1])
         if not torch.isfinite(logits).all():
             raise InputError(

@@ -118,7 +118,8 @@ def test_a_plain_loop_gives_the_same(alone: Path, trained: Path, small_data: Pat
         )
         num_right_views += int((views.argmax(1) == label).sum())
     scores = read_scores(alone)
-    assert video_probs(scores.rows, scores.about.average).tolist() == probs  # to the last bit
+    found = video_probs(scores.rows, scores.about.average)
+    assert np.abs(found - np.array(probs)).max() < 1e-6  # the number of clips in a forward pass differs
     results = json.loads((alone / "results.json").read_text())
     assert results["video_top1"] == round(num_right / 5, 6)
     assert results["clip_top1"] == round(num_right_views / 45, 6)
