@@ -2,8 +2,8 @@
 
 decord comes with a2video. The others want an environment of their own, put before it on PYTHONPATH:
     pip install --no-deps --target peers torchvision==0.28.0 torchcodec==0.13.0    # torchcodec needs FFmpeg's libraries
-torchvision does not import beside a CPU build of torch; what it misses is declared here: three operators, and an old name
-that pytorchvideo uses. That is for measuring only.
+torchvision does not import beside a CPU build of torch; what it misses is declared here: three operators, and an old
+name that pytorchvideo uses. That is for measuring only.
 """
 
 from __future__ import annotations
