@@ -3,7 +3,7 @@
     python benchmarks/testing.py        # a quarter of an hour; writes results/testing.md; the peer: see peers.py
 
 The test list of surveillance_fights, a2net_tiny with random weights and the data options of its configuration, but
-10 clips x 3 crops. "a2video": the loader of VideoDataModule, then score_views for each video and for its extra centre
+10 clips x 3 crops. "a2video": the loader of VideoDataModule, then score_steadily for each video with its extra centre
 view, as `a2video test` does it. "pytorchvideo, get_clip": a video opened once with PyAV, each of its 10 clips
 through EncodedVideo.get_clip, resized once for its three crops. "pytorchvideo, data set": its LabeledVideoDataset and
 ConstantClipsPerVideoSampler with the transforms in the order of its tutorials. A clip of theirs lasts num_frames *
@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from a2video.data.transforms import Preprocessing
 from a2video.data.video_list import read_video_list
 from a2video.datamodule import VideoDataModule
-from a2video.inference import score_views
+from a2video.inference import score_steadily
 from a2video.models import a2net_resnet50, a2net_tiny
 from a2video.optimizers import Sgd
 from a2video.recognizer import Recognizer
@@ -73,9 +73,7 @@ def dataset_batches() -> Iterator[Tensor]:
 
 def our_scores(network: nn.Module, clips: Tensor) -> Tensor:
     """Probabilities of a video."""
-    logits = score_views(network, PREPROCESSING, clips[:NUM_VIEWS])
-    score_views(network, PREPROCESSING, clips[NUM_VIEWS:])
-    return logits.softmax(1).mean(0)
+    return score_steadily(network, PREPROCESSING, clips, 16)[:NUM_VIEWS].softmax(1).mean(0)
 
 
 def peer_scores(network: nn.Module, clips: Tensor) -> Tensor:
@@ -143,7 +141,7 @@ def cpu_seconds() -> float:
 
 
 def forwards() -> str:
-    """CPU time of the network for each clip, by how many clips go through it together (MAX_CLIPS in a test)."""
+    """CPU time of the network for each clip, by how many clips go through it together (data.test_batch_size in a test)."""
     rows = []
     for builder, side, num_rounds in ((a2net_tiny, 64, 5), (a2net_resnet50, 64, 1)):
         clips = {size: torch.rand(size, 3, 8, side, side) for size in FORWARD_SIZES}
