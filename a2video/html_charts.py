@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 346.0, 20.0, 200.0  # of every chart's axes, in its own pixels
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 346.0, 24.0, 204.0  # of every chart's axes, in its own pixels
 STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25)  # between the lines of a grid
 MAX_LINES = 6
 RIGHT_RGB, WRONG_RGB = (59, 130, 246), (234, 88, 12)  # seen on white and on black
-FAINTEST = 0.35  # opacity of a cell with any video in it
+FAINTEST = 0.45  # opacity of a cell with any video in it
 MAX_TABLE_CLASSES = 12  # a confusion matrix with more is a picture
 
 Counts = NDArray[np.int64]
@@ -112,7 +112,7 @@ def confusion_chart(counts: Counts) -> dict[str, Any]:
     pixels = np.zeros((*counts.shape, 4), np.uint8)
     pixels[..., :3] = WRONG_RGB
     pixels[np.diag_indices(len(counts))] = (*RIGHT_RGB, 0)
-    pixels[..., 3] = np.where(counts > 0, 255 * (FAINTEST + (1 - FAINTEST) * shares), 0).round()
+    pixels[..., 3] = np.where(counts > 0, 255 * (FAINTEST + (1 - FAINTEST) * np.sqrt(shares)), 0).round()
     buffer = io.BytesIO()
     Image.fromarray(pixels, "RGBA").save(buffer, "PNG", optimize=True)
     return {"table": None, "picture": data_uri(buffer.getvalue(), "png")}

@@ -25,10 +25,9 @@ from a2video.rescore import accuracy_by_num_clips
 from a2video.results import most_confused, per_class, ranks_of, summarize, video_probs, worst_mistakes
 from a2video.scores import CROP, FloatArray, Scores
 
-NUM_CONFUSED = 20  # pairs in the page
+NUM_CONFUSED = 15  # pairs in the page
 NUM_UNSCORED = 500  # videos in the page; results.json has all
 MAX_REASON = 600  # characters of an error message
-MAX_PAGE_BYTES = 8 << 20  # for a test of 400 classes and 20 000 videos
 CONTROLS = {number: "\ufffd" for number in [*range(32), *range(127, 160)] if chr(number) not in "\n\t"}
 
 
@@ -98,6 +97,7 @@ def _content(scores: Scores) -> dict[str, Any]:
         kept = ("num_videos", "num_scored", "coverage", "chance", "failed")
         results = {name: value if name in kept else None for name, value in results.items()}
     about = scores.about
+    centre = "which this protocol does not score" if about.center_view is None else "as in validation"
     unscored = [
         (scores.paths[video], _short(reason.removeprefix(f"{scores.paths[video]}: ")))
         for video, reason in list(scores.unscored.items())[:NUM_UNSCORED]
@@ -109,9 +109,9 @@ def _content(scores: Scores) -> dict[str, Any]:
         "class_names": scores.class_names,
         "num_unlabelled": num_unlabelled,
         "levels": [
-            {"key": "video", "name": "Video level", "what": "All views of a video together:", "protocol": about.protocol},
-            {"key": "clip", "name": "Clip level", "what": "Each view by itself:", "protocol": about.protocol},
-            {"key": "center", "name": "One centre clip", "what": "One centre view of each video,", "protocol": "as in validation."},
+            ("video", "Video level", "All views of a video together:", about.protocol),
+            ("clip", "Clip level", "Each view by itself:", about.protocol),
+            ("center", "One centre clip", "Its centre crop alone,", centre),
         ],
         "unscored": unscored,
         "num_unlisted": len(scores.unscored) - len(unscored),
@@ -126,7 +126,9 @@ def _content(scores: Scores) -> dict[str, Any]:
             "name": row["class"],
             "share": row["video_top1"],
             "count": row["scored"],
-            "count_text": f"{row['scored']}" if row["scored"] == row["videos"] else f"{row['scored']} of {row['videos']}",
+            "count_text": f"{row['scored']}"
+            if row["scored"] == row["videos"]
+            else f"{row['scored']} of {row['videos']}",
             "taken_for": row["most_confused_with"] or "–",
         }
         for row in per_class(scores, probs, ranks_of(scores.rows, probs, about.center_view))
@@ -177,7 +179,7 @@ def _made(scores: Scores, scored_at: datetime) -> list[tuple[str, str, str]]:
         ("Protocol", about.protocol, ""),
         ("Videos", about.list, f"sha256 {about.list_sha256}"),
         ("Checkpoint", about.checkpoint, f"sha256 {about.checkpoint_sha256}"),
-        ("Trained with", network_saw, ""),
+        ("Preprocessing", network_saw, ""),
         ("Commit", about.commit or "not run from a git checkout", ""),
         ("Versions", ", ".join(f"{name} {version}" for name, version in about.versions.items()), ""),
         ("Hardware", f"{about.hardware}, precision {about.precision}", ""),
