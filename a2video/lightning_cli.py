@@ -182,8 +182,7 @@ class ExperimentCLI(LightningCLI):
         if self.trainer.is_global_zero:
             top1, top5 = (self.model.val_top[f"val/top{k}"] for k in (1, 5))
             print(f"Validation, one centre view of each video: top-1 {top1:.1%}, top-5 {top5:.1%}")
-            for _, message in self.model.errors:
-                print(f"not scored: {message}")
+            _report_unscored([message for _, message in self.model.errors], len(self.datamodule.videos["val"]))
 
     def after_test(self) -> None:
         """Writes scores.parquet, results.json, tables and pictures, and prints the numbers."""
@@ -193,7 +192,7 @@ class ExperimentCLI(LightningCLI):
         written = write_test(scores, Path(self.trainer.default_root_dir))
         self.parts.remove()
         print(comparison_table(written[:1]))
-        _report_unscored(scores)
+        _report_unscored(list(scores.unscored.values()), len(scores.paths))
         print("Wrote " + ", ".join(map(str, written)))
 
     def after_predict(self) -> None:
@@ -203,7 +202,7 @@ class ExperimentCLI(LightningCLI):
         about = about_test(self.trainer, self.datamodule, "predict", self.config["predict"].ckpt_path)
         scores = self._scores("predict", about)
         path = write_predictions(scores, Path(self.trainer.default_root_dir) / "predictions.csv")
-        _report_unscored(scores)
+        _report_unscored(list(scores.unscored.values()), len(scores.paths))
         print(f"Predicted {len(scores.scored)} of {len(scores.paths)} videos: {path}")
         print(about.protocol)
 
@@ -212,12 +211,12 @@ class ExperimentCLI(LightningCLI):
         return Scores.of(about, videos.class_names, videos.paths, videos.labels, self.model.rows, failed)
 
 
-def _report_unscored(scores: Scores) -> None:
-    for message in scores.unscored.values():
+def _report_unscored(messages: Sequence[str], num_listed: int) -> None:
+    for message in messages:
         print(f"not scored: {message}")
-    if scores.unscored:
-        num_unscored, num_listed = len(scores.unscored), len(scores.paths)
-        print(f"Coverage {scores.coverage:.1%}: {num_unscored} of {num_listed} videos not scored")
+    if messages:
+        share = 1 - len(messages) / num_listed
+        print(f"Coverage {share:.1%}: {len(messages)} of {num_listed} videos not scored")
 
 
 def _without_null(message: str) -> str:

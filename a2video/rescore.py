@@ -54,6 +54,8 @@ def choose_views(scores: Scores, protocol: str) -> Scores:
             f"--protocol {protocol} is not to be had from {had_clips} clips x {had_crops} crops: take at most "
             f"{had_clips} clips, and {had_crops} crops{' or 1' * (had_crops == 3)}"
         )
+    if (num_clips, num_crops) == (had_clips, had_crops):
+        return scores
     clips = even_choice(num_clips, had_clips)
     crops = list(range(had_crops)) if num_crops == had_crops else [1]
     views, is_center = scores.rows.views, center_rows(scores.rows, scores.about.center_view)
@@ -64,8 +66,8 @@ def choose_views(scores: Scores, protocol: str) -> Scores:
     places[:, CROP] = np.searchsorted(crops, places[:, CROP])
     first_video = is_chosen & (views[:, VIDEO] == views[0, VIDEO])
     center = np.flatnonzero(is_center[first_video]).tolist()
-    shown = "all" if num_clips == had_clips else ", ".join(map(str, clips))
-    name = f"{num_clips} x {num_crops} (clips {shown}; crops {', '.join(map(str, crops))}) of the views of"
+    shown = f"clips {', '.join(map(str, clips))}; crops {', '.join(map(str, crops))}"
+    name = f"{num_clips} x {num_crops} ({shown}) of the views of"
     rows = Rows(places, scores.rows.logits[is_chosen])
     return _with_views(scores, rows, f"{name}: {scores.about.protocol}", center[0] if center else None)
 
