@@ -52,7 +52,10 @@ def curve_chart(points: Sequence[tuple[int, float]], num_crops: int) -> dict[str
         "x_ticks": [(x_of(num), num) for num, _ in points if num == 1 or num % step == 0],
         "line": " ".join(f"{x},{y}" for x, y, _ in dots),
         "points": dots,
-        "labels": [(*dots[place][:2], percent(values[place])) for place in (0, -1)],
+        "labels": [
+            (dots[place][0] + shift, dots[place][1] - 10, percent(values[place]), anchor)
+            for place, shift, anchor in ((0, -8, "start"), (-1, 8, "end"))
+        ],
         "crops": f"{num_crops} crops of each" if num_crops > 1 else "one crop of each",
         "table": [(num, percent(value)) for num, value in points],
     }

@@ -141,7 +141,8 @@ def _mistakes(scores: Scores, probs: FloatArray) -> dict[str, Any]:
     counts = np.zeros((len(scores.class_names),) * 2, np.int64)
     np.add.at(counts, (scores.scored_labels, probs.argmax(1)), 1)
     cells = [[*map(int, place), int(counts[tuple(place)])] for place in np.argwhere(counts)]
-    data = json.dumps({"names": scores.class_names, "cells": cells}, separators=(",", ":"))
+    names = [_without_controls(name) for name in scores.class_names]
+    data = json.dumps({"names": names, "cells": cells}, separators=(",", ":"))
     for mark in "<>&":  # so that no name ends the element that it stands in
         data = data.replace(mark, f"\\u{ord(mark):04x}")
     return {

@@ -20,7 +20,7 @@
   function sort(button) {
     const head = button.closest('th');
     const { key } = button.dataset;
-    const isRising = head.getAttribute('aria-sort') === 'none' ? key !== 'count' : head.ariaSort === 'descending';
+    const isRising = head.getAttribute('aria-sort') === 'none' ? key !== 'count' : head.getAttribute('aria-sort') === 'descending';
     for (const other of buttons) other.closest('th').setAttribute('aria-sort', 'none');
     head.setAttribute('aria-sort', isRising ? 'ascending' : 'descending');
     const sign = isRising ? 1 : -1;
