@@ -34,7 +34,9 @@ def small_page(folder: Path) -> Scores:
     for number, path in enumerate(paths):
         if number != 3:
             write_video(Path(path), moving_square(1, seed=number))
-    about = replace(scores.about, preprocessing=Preprocessing(4, 2, 32, 24, 2, 1).to_dict(), checkpoint="'><b>.ckpt")
+    about = replace(
+        scores.about, preprocessing=Preprocessing(4, 2, 32, 24, 2, 1).to_dict(), checkpoint=f"'><b>{'x' * 90}.ckpt"
+    )
     return replace(scores, paths=tuple(paths), about=about)
 
 
