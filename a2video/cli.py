@@ -17,7 +17,7 @@ from a2video.processes import speaker
 LIGHTNING_COMMANDS = {
     "fit": "train a network: a2video fit --config FILE.yaml",
     "validate": "score the validation list, one centre view of each video",
-    "test": "score the test list at clip level and at video level, write results.json and pictures",
+    "test": "score the test list at clip level and at video level, write results.json and report.html",
     "predict": "classify the videos of a list, write predictions.csv",
 }
 
@@ -111,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     rescore.add_argument("--overwrite", action="store_true", help="replace results in that folder")
     rescore.set_defaults(run=_rescore)
 
+    report = commands.add_parser("report", help="report.html from scores.parquet: one page that needs no network")
+    report.add_argument("scores", type=Path, help="a scores.parquet file, or its folder")
+    report.add_argument("--out", type=Path, metavar="FILE.html", help="report.html beside the scores when not given")
+    report.set_defaults(run=_report)
+
     splits = commands.add_parser("splits", help="one command for each split, then the mean: splits 1 2 3 -- test ...")
     splits.add_argument("splits", nargs="+", metavar="split", help="what takes the place of {split} in the options")
     splits.set_defaults(run=_splits)
@@ -183,9 +188,26 @@ def _rescore(options: argparse.Namespace) -> int:
         scores = scores if options.average is None else with_average(scores, options.average)
         several.append(scores if options.classes is None else with_classes(scores, class_choice(options.classes)))
     scores = fuse(several, options.weights) if len(several) > 1 or options.weights else several[0]
+    (options.out / "report.html").unlink(missing_ok=True)  # of what was there before; `a2video report` makes it anew
     written = [*write_tables(scores, options.out), write_scores(scores, options.out / "scores.parquet")]
     print(comparison_table(written[:1]))
     print("Wrote " + ", ".join(map(str, written)))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from datetime import UTC, datetime
+
+    from a2video.html_report import write_html_report
+    from a2video.score_files import read_scores
+
+    scores_file = options.scores / "scores.parquet" if options.scores.is_dir() else options.scores
+    out = options.out or scores_file.with_name("report.html")
+    if out.suffix != ".html":
+        raise InputError(f"--out {out}: the page is a file that ends in .html")
+    scores = read_scores(scores_file)
+    scored_at = datetime.fromtimestamp(scores_file.stat().st_mtime, UTC)
+    print(f"Wrote {write_html_report(scores, out, scored_at)}")
     return 0
 
 

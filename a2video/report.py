@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from a2video.atomic import write_text
 from a2video.data.transforms import Preprocessing
 from a2video.data.video_list import NO_LABEL
 from a2video.data.views import load_test_views
+from a2video.html_report import write_html_report
 from a2video.results import video_probs, write_results
 from a2video.score_files import write_scores
 from a2video.scores import Scores
@@ -22,7 +24,7 @@ MAX_NUMBERED_CLASSES = 20  # a confusion matrix with more classes shows colours 
 
 
 def write_test(scores: Scores, folder: Path) -> list[Path]:
-    """Writes everything that needs no video: scores.parquet, see write_tables; and test_predictions.png.
+    """Writes scores.parquet, all of write_tables, and what needs videos: test_predictions.png and report.html.
 
     Returns:
         The paths, that of results.json first.
@@ -31,7 +33,7 @@ def write_test(scores: Scores, folder: Path) -> list[Path]:
     written = [*write_tables(scores, folder), scores_file]
     if len(scores.scored):
         written.append(draw_predictions(scores, folder / "test_predictions.png"))
-    return written
+    return [*written, write_html_report(scores, folder / "report.html", datetime.now(UTC))]
 
 
 def write_tables(scores: Scores, folder: Path) -> list[Path]:
