@@ -141,7 +141,7 @@ def cpu_seconds() -> float:
 
 
 def forwards() -> str:
-    """CPU time of the network for each clip, by how many clips go through it together (data.test_batch_size in a test)."""
+    """CPU time of the network for each clip, by clips that go through it together (data.test_batch_size)."""
     rows = []
     for builder, side, num_rounds in ((a2net_tiny, 64, 5), (a2net_resnet50, 64, 1)):
         clips = {size: torch.rand(size, 3, 8, side, side) for size in FORWARD_SIZES}
