@@ -156,7 +156,9 @@ def measure(both: dict[bool, nn.Module], size: tuple[int, int, int], device: tor
     peak_text = ", ".join(f"{value / 1e12:.3g} T/s in {str(dtype)[6:]}" for dtype, value in peaks.items())
     title = f"## {batch} clips of {num_frames} x {side} x {side}, {device.type}"
     header = ["step", "clips/s", "times", "G operations", "share of peak"]
-    return f"{title}\n\nMatrix peak: {peak_text}; {rounds} rounds.\n\n{table(header, rows)}"
+    text = f"{title}\n\nMatrix peak: {peak_text}; {rounds} rounds.\n\n{table(header, rows)}"
+    print(text, flush=True)
+    return text
 
 
 def main() -> None:
