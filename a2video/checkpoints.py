@@ -34,6 +34,8 @@ from a2video.slurm import requeue, save_signal
 if TYPE_CHECKING:
     from a2video.datamodule import VideoDataModule
 
+BATCH, ACCUMULATED = "data.batch_size times devices", "trainer.accumulate_grad_batches"
+
 
 class Checkpoints(Checkpoint):
     """Keeps last.ckpt in trainer.default_root_dir: a training resumed from it ends as if it had not been interrupted.
@@ -89,7 +91,8 @@ class Checkpoints(Checkpoint):
         """Brings Lightning's loops to the position.
 
         Raises:
-            InputError: it is in the middle of an epoch whose batches would be others here.
+            InputError: it is in the middle of an epoch whose batches would be others here, or an update would take
+                another number of clips than before.
         """
         self._resumed = checkpoint.get(KEY)
         if self._resumed is None:  # of an older version of ours: Lightning does what it can
@@ -103,6 +106,13 @@ class Checkpoints(Checkpoint):
                         f"{there}, but here it is {here}: finish that epoch as it was begun, or go on from a "
                         "checkpoint of an epoch's end"
                     )
+        there, here = (_clips_an_update(order) for order in (self._resumed["order"], _order(trainer)))
+        if there != here:
+            raise InputError(
+                f"the checkpoint was trained with {there} clips an update, but here they are {here}, and "
+                "schedules count updates: let data.batch_size x devices x trainer.accumulate_grad_batches be the same, "
+                "or start a new training from its weights with --model.pretrained"
+            )
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Clears away what was left half written, and the run that this one replaces."""
@@ -271,6 +281,10 @@ def _order(trainer: pl.Trainer) -> dict[str, int]:
     return {
         "data.seed": data.seed,
         "videos in data.train_list": len(data.videos["train"]),
-        "data.batch_size times devices": data.batch_size * trainer.world_size,
-        "trainer.accumulate_grad_batches": trainer.accumulate_grad_batches,
+        BATCH: data.batch_size * trainer.world_size,
+        ACCUMULATED: trainer.accumulate_grad_batches,
     }
+
+
+def _clips_an_update(order: dict[str, int]) -> int:
+    return order[BATCH] * order[ACCUMULATED]

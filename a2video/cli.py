@@ -21,6 +21,10 @@ LIGHTNING_COMMANDS = {
     "predict": "classify the videos of a list, write predictions.csv",
 }
 
+OPTIONS_OF_FIT = {  # commands of a module of their own that take the options of fit too
+    "show-batch": "draw what the network gets in training: a2video show-batch --config FILE.yaml",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs a command; exits with status 2 and one sentence when the input is wrong, 1 when some videos failed.
@@ -33,6 +37,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             from a2video.lightning_cli import run
 
             run(None if argv is None else args)
+        elif args and args[0] == "show-batch":
+            from a2video import show_batch
+
+            show_batch.run(args[1:])
+        elif args and args[0] == "doctor" and not {"-h", "--help"} & set(args):
+            from a2video.doctor import run as doctor
+
+            sys.exit(doctor(args[1:]))
         else:
             options = _parser().parse_args(args)
             sys.exit(options.run(options))
@@ -61,8 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="a2video", description="A²-Nets for video action recognition.")
     parser.add_argument("--version", action="version", version=f"a2video {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, summary in LIGHTNING_COMMANDS.items():
+    for name, summary in (LIGHTNING_COMMANDS | OPTIONS_OF_FIT).items():
         commands.add_parser(name, help=summary)  # run() has the options; `a2video fit --help` lists them
+    summary = "say what this machine is, what will be slow or wrong on it, and try a configuration out"
+    usage = "a2video doctor [--json] [--config FILE.yaml and any other options of `a2video fit`]"
+    doctor = commands.add_parser("doctor", help=summary, usage=usage, description=f"{summary}; status 1 if it is wrong")
+    doctor.add_argument("--json", action="store_true", help="for machines")
 
     classify = commands.add_parser("classify", help="print the most probable classes of video files")
     classify.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")

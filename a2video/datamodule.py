@@ -49,7 +49,9 @@ class VideoDataModule(pl.LightningDataModule):
         augment: what else happens to training clips, on the device of the network; nothing when None.
         batch_size: clips in a batch, on each device.
         num_workers: decoding processes, on each device; results do not depend on it. With 0 the process itself
-            decodes, and nothing can save it from a video that hangs or crashes the decoder.
+            decodes, and nothing can save it from a video that hangs or crashes the decoder. They serve all epochs.
+        prefetch_to_device: copy batches to the GPU as soon as they are ready, while it computes, and keep up to two for
+            each worker there; without a GPU or workers nothing changes.
         time_limit_seconds: a video that takes longer to read counts as one that cannot be read (needs a worker).
         max_bad_share: training stops when more than this share of its videos cannot be read, in [0, 1]. Fewer are
             replaced by other videos and listed in bad_videos.csv.
@@ -75,6 +77,7 @@ class VideoDataModule(pl.LightningDataModule):
         augment: Augment | None = None,
         batch_size: int = 8,
         num_workers: int = 2,
+        prefetch_to_device: bool = False,
         time_limit_seconds: float = 60.0,
         max_bad_share: float = 0.01,
         seed: int = 0,
@@ -112,6 +115,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.augment = augment
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.prefetch_to_device = prefetch_to_device
         self.time_limit_seconds = time_limit_seconds
         self.max_bad_share = max_bad_share
         self.seed = seed
@@ -229,6 +233,7 @@ class VideoDataModule(pl.LightningDataModule):
     def _loader(self, name: str, dataset: VideoDataset, sampler: EpochSampler, batch_size: int) -> WatchedLoader:
         if name in self.loaders:
             self.loaders[name].close()
+        on_gpu = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         self.loaders[name] = WatchedLoader(
             dataset,
             sampler,
@@ -236,7 +241,8 @@ class VideoDataModule(pl.LightningDataModule):
             drop_last=sampler.drop_remainder,
             num_workers=self.num_workers,
             time_limit_seconds=self.time_limit_seconds,
-            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=on_gpu,
+            prefetch=on_gpu and self.prefetch_to_device,
         )
         return self.loaders[name]
 

@@ -9,25 +9,29 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.checkpoint_files import LAST, AtomicCheckpointIO, newest_whole
 from a2video.checkpoints import Checkpoints
+from a2video.curves import leave_learning_curves
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, read_checkpoint
+from a2video.logs import loggers
+from a2video.position import KEY
 from a2video.processes import check_processes
 from a2video.recognizer import Recognizer
 from a2video.report import Outcome, comparison_table, coverage, refuse_other_results, write_predictions, write_test
+
+CLI = TypeVar("CLI", bound="ExperimentCLI")
 
 # Said by Lightning about itself, or where our defaults mean it.
 HARMLESS_WARNINGS = [
@@ -37,6 +41,7 @@ HARMLESS_WARNINGS = [
     r"predict returned None",
     r"Found \d+ module\(s\) in eval mode at the start of training",  # those of model.freeze
     r"The number of training batches .* is smaller than the logging interval",
+    r"Precision .* is not supported by the model summary",
     r"LightningCLI's args parameter is intended to run from within Python",
 ]
 
@@ -75,6 +80,7 @@ class ExperimentCLI(LightningCLI):
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         self.checkpoint_names: tuple[str, ...] = ()
+        self.resumed_at: int | None = None  # number of logged steps
         if config.trainer.default_root_dir is None:
             raise InputError("trainer.default_root_dir is null: give the folder for everything that is written")
         if not isinstance(config.seed_everything, bool) and config.seed_everything < 0:
@@ -85,6 +91,7 @@ class ExperimentCLI(LightningCLI):
             if content is None:
                 path, content = newest_whole(config.ckpt_path)
                 config.ckpt_path = str(path)
+                self.resumed_at = content.get(KEY, {}).get("num_logged_steps", content["global_step"])
             self.checkpoint_names = tuple(content[CHECKPOINT_KEY].get("class_names", ()))
             config.weights_only = True
         elif self.config.subcommand != "fit":
@@ -151,7 +158,8 @@ class ExperimentCLI(LightningCLI):
         elif not has_own:
             kwargs["enable_checkpointing"] = False
         if config.get("logger") is None:
-            kwargs["logger"] = CSVLogger(config["default_root_dir"], "logs") if self.subcommand == "fit" else False
+            is_fit = self.subcommand == "fit"
+            kwargs["logger"] = loggers(Path(config["default_root_dir"]), self.resumed_at) if is_fit else False
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except RuntimeError as error:  # what Lightning says of a SLURM job that is not as it should be
@@ -175,6 +183,13 @@ class ExperimentCLI(LightningCLI):
         if log_dir is not None and self.datamodule.test_list is not None:
             best = Path(self.trainer.default_root_dir) / "best.ckpt"
             print(f"Test it: a2video test --config '{log_dir}/config.yaml' --ckpt_path '{best}'")
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """A training leaves its learning curves behind, also one that was stopped."""
+        try:
+            super()._run_subcommand(subcommand)
+        finally:
+            leave_learning_curves(self.trainer)
 
     def after_validate(self) -> None:
         """Prints the accuracies."""
@@ -227,6 +242,26 @@ def _without_null(message: str) -> str:
     return "".join(found.groups()) if found else line
 
 
+class UnrunCLI(ExperimentCLI):
+    """Makes everything and runs nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def experiment(args: Sequence[str]) -> tuple[Recognizer, VideoDataModule, Trainer]:
+    """What `a2video fit` with these options would train with, ready made; nothing is set up, read or written.
+
+    Args:
+        args: the options of fit, without the word itself.
+
+    Raises:
+        InputError: an option or a key of the YAML file is wrong.
+    """
+    cli = command_line(UnrunCLI, ["fit", *args, "--overwrite=true"])  # nothing is there to be overwritten
+    return cli.model, cli.datamodule, cli.trainer
+
+
 def run(args: Sequence[str] | None = None) -> None:
     """Runs `fit`, `validate`, `test` or `predict`.
 
@@ -236,13 +271,18 @@ def run(args: Sequence[str] | None = None) -> None:
     Raises:
         InputError: an option, a key of the YAML file, a list or a checkpoint is wrong.
     """
+    command_line(ExperimentCLI, args)
+
+
+def command_line(kind: type[CLI], args: Sequence[str] | None) -> CLI:
+    """Carries out the arguments as `kind` does; see run."""
     os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # whatever loads a checkpoint runs nothing in it
     sys.path.append(str(Path.cwd()))  # a network of the user's own may lie here
     for harmless in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", harmless)
     advertisements = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     advertisements.addFilter(lambda record: "Tip: For seamless cloud" not in record.getMessage())
-    ExperimentCLI(
+    return kind(
         Recognizer,
         VideoDataModule,
         save_config_kwargs={"overwrite": True},

@@ -16,6 +16,7 @@ from torchmetrics import MeanMetric
 
 from a2video.bad_losses import BadLosses
 from a2video.bad_videos import BadVideos
+from a2video.bf16_on_cpu import gradient_is_wrong, refuse_two_frames
 from a2video.compatibility import refuse_other_training
 from a2video.data.dataset import Batch
 from a2video.data.transforms import Preprocessing
@@ -25,8 +26,10 @@ from a2video.freezing import Freeze
 from a2video.inference import CHECKPOINT_KEY, score_views
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.optimizers import OptimizerBuilder
-from a2video.scheduled_lr import ScheduledLR, check_warmup, monitored_value, run_of
+from a2video.recompute import recompute_parts
+from a2video.scheduled_lr import LearningRates, ScheduledLR, check_warmup, monitored_value, run_of, say_linear_rule
 from a2video.schedules import Schedule
+from a2video.throughput import Throughput
 from a2video.video_accuracy import VideoAccuracy, top_accuracy
 
 
@@ -47,9 +50,15 @@ class Recognizer(pl.LightningModule):
         network: the network; one made by a builder of a2video.models can be rebuilt from the checkpoint alone.
         optimizer: a2video.optimizers.Sgd as in the paper, or AdamW.
         schedule: factor on the learning rate at each optimizer step; constant when None.
+        base_batch_size: the clips in an update (data.batch_size x devices x trainer.accumulate_grad_batches) that the
+            optimizer's lr, and what the schedule counts in updates, are meant for. With k times as many, lr is
+            multiplied by k and those counts are divided by it (the linear rule). None: they are taken as they are.
         label_smoothing: the share of each training label that is spread over all classes, in [0, 1).
         freeze: what is not trained.
         channels_last: keep weights and clips in torch's channels_last layout, which is often faster.
+        compile: let torch.compile make the network faster; the first steps of training and of validation take minutes.
+        recompute: parts of the network, named as in `freeze`, whose activations are computed again in the backward pass
+            instead of being kept: less memory, more time, the same results. `conv3.*` goes block by block.
         pretrained: a weights file to start training from (see a2video.models.load_pretrained); ImageNet weights and
             2D networks of ours are inflated.
         inflate: how: "center" or "mean".
@@ -61,9 +70,12 @@ class Recognizer(pl.LightningModule):
         network: nn.Module,
         optimizer: OptimizerBuilder,
         schedule: Schedule | None = None,
+        base_batch_size: int | None = None,
         label_smoothing: float = 0.0,
         freeze: Freeze | None = None,
         channels_last: bool = False,
+        compile: bool = False,
+        recompute: list[str] | None = None,
         pretrained: str | None = None,
         inflate: Inflation = "center",
         max_bad_losses: int = 0,
@@ -71,9 +83,12 @@ class Recognizer(pl.LightningModule):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise InputError(f"model.label_smoothing must be in [0, 1), got {label_smoothing}")
+        if base_batch_size is not None and base_batch_size < 1:
+            raise InputError(f"model.base_batch_size must be at least 1, got {base_batch_size}")
         self.network = network
         self.optimizer = optimizer
         self.schedule = schedule
+        self.base_batch_size = base_batch_size
         self.label_smoothing = label_smoothing
         self.frozen = freeze or Freeze()
         self.frozen.stop_gradients(network)
@@ -86,6 +101,9 @@ class Recognizer(pl.LightningModule):
         for weight in self.network.parameters():
             if weight.ndim in formats:
                 weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
+        recompute_parts(network, recompute or [])
+        if compile:
+            network.compile()  # at its first call, in place: names, checkpoints and callbacks see the same network
         self.class_names: tuple[str, ...] = ()
         self.scores: dict[str, Tensor] = {}  # of the last validation, test or prediction; see VideoAccuracy.compute
         self.errors: list[tuple[int, str]] = []  # (video_index, message) of videos that could not be read
@@ -106,8 +124,8 @@ class Recognizer(pl.LightningModule):
         return cast(DescribedData, datamodule)
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Bad videos and losses are reported whoever made the trainer."""
-        return [BadVideos(), self.bad_losses]
+        """Bad videos and losses, speed and learning rates are reported whoever made the trainer."""
+        return [BadVideos(), self.bad_losses, Throughput(), LearningRates()]
 
     def setup(self, stage: str) -> None:
         """Checks that the network's logits are one for each class of the data, and loads pretrained weights."""
@@ -140,11 +158,26 @@ class Recognizer(pl.LightningModule):
     def _refusals_are_input_errors(self) -> Iterator[None]:
         try:
             yield
+        except InputError:
+            raise
         except ValueError as error:  # what our networks raise for clips they cannot take
             raise InputError(f"model.network does not take clips of data.preprocessing: {error}") from error
+        except RuntimeError as error:
+            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise
+            reason = next(line for line in str(error).splitlines() if line.strip())
+            raise InputError(
+                f"model.compile: the network cannot be compiled here ({reason.strip()}): leave "
+                "model.compile out, or install the C++ compiler if it is that which is missing"
+            ) from error
 
     def on_fit_start(self) -> None:
-        """Gives each rank random numbers of its own, for dropout; those of the first rank are those of a single one."""
+        """Sees to it that bf16 on a CPU gives no wrong gradients, and that each rank draws dropout of its own.
+
+        The first rank draws what a single process would.
+        """
+        if self.device.type == "cpu" and "bf16" in str(self.trainer.precision) and gradient_is_wrong():
+            refuse_two_frames(self.network)
         if self.global_rank > 0:
             own = np.random.SeedSequence([torch.initial_seed(), self.global_rank])
             torch.manual_seed(int(own.generate_state(1)[0]))
@@ -253,10 +286,12 @@ class Recognizer(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of what is not frozen, and the schedule, stepped after each update."""
         optimizer = self.optimizer.build(self.network)
-        if self.schedule is None:
+        if self.schedule is None and self.base_batch_size is None:
             return {"optimizer": optimizer}
-        run = run_of(self.trainer, self.data.batch_size)
-        check_warmup(self.schedule, run)
+        run = run_of(self.trainer, self.data.batch_size, self.base_batch_size)
+        say_linear_rule(self.trainer, self.data.batch_size, self.optimizer.lr, run)
+        if self.schedule is not None:
+            check_warmup(self.schedule, run)
         scheduler = ScheduledLR(optimizer, self.schedule, run)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -1,6 +1,9 @@
-"""A schedule at work: it sets the learning rates of an optimizer during a run of Lightning's trainer."""
+"""A schedule at work: it sets the learning rates of an optimizer during a run of Lightning's trainer; their log."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -11,11 +14,21 @@ from a2video.schedules import Run, Schedule
 
 
 class ScheduledLR(torch.optim.lr_scheduler.LambdaLR):
-    """Stepped after each update; what it has monitored is part of its state, and so of checkpoints."""
+    """Stepped after each update; what it has monitored is part of its state, and so of checkpoints.
 
-    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule, run: Run) -> None:
+    Args:
+        optimizer: whose groups have the base learning rates.
+        schedule: constant when None.
+        run: its lr_factor comes on top.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule | None, run: Run) -> None:
         self.monitored: list[float] = []
-        super().__init__(optimizer, lambda step: schedule.factor(step, run, self.monitored))
+
+        def factor(step: int) -> float:
+            return run.lr_factor * (1.0 if schedule is None else schedule.factor(step, run, self.monitored))
+
+        super().__init__(optimizer, factor)
 
     def observe(self, value: float) -> None:
         """Takes the monitored value of a finished epoch; the next update follows it already."""
@@ -26,8 +39,32 @@ class ScheduledLR(torch.optim.lr_scheduler.LambdaLR):
             group["lr"] = lr
 
 
-def run_of(trainer: pl.Trainer, batch_size: int) -> Run:
-    """How long the trainer's run is, with batches of `batch_size` on each device."""
+class LearningRates(pl.Callback):
+    """Logs the rate of each update: `lr`, and for parts of the network with 0.2 times it, say, `lr_x0.2`."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
+        """Where Lightning will log this step."""
+        if trainer._logger_connector.should_update_logs:
+            for optimizer in trainer.optimizers:
+                pl_module.log_dict(learning_rates(optimizer), batch_size=1)
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The rates of now by the names that they are logged with."""
+    base = optimizer.defaults.get("lr")
+    rates = {}
+    for group in optimizer.param_groups:
+        factor = group.get("initial_lr", group["lr"]) / base if base else 1.0
+        rates["lr" if round(factor, 6) == 1 else f"lr_x{factor:g}"] = float(group["lr"])
+    return rates
+
+
+def run_of(trainer: pl.Trainer, batch_size: int, base_batch_size: int | None) -> Run:
+    """How long the trainer's run is, with batches of `batch_size` on each device; `base_batch_size` as in Run.
+
+    The learning rate's factor counts accumulate_grad_batches also where an epoch ends with fewer: Lightning divides by
+    it there too, so that a video moves the weights as much in a small update as in a full one.
+    """
     trainer.fit_loop.setup_data()
     num_batches, accumulated = int(trainer.num_training_batches), trainer.accumulate_grad_batches
     return Run(
@@ -35,14 +72,32 @@ def run_of(trainer: pl.Trainer, batch_size: int) -> Run:
         steps_per_epoch=max(1, -(-num_batches // accumulated)),
         samples_per_step=batch_size * trainer.world_size * min(accumulated, num_batches),
         samples_per_epoch=batch_size * trainer.world_size * num_batches,
+        base_batch_size=base_batch_size,
+        lr_factor=batch_size * trainer.world_size * accumulated / base_batch_size if base_batch_size else 1.0,
+    )
+
+
+def say_linear_rule(trainer: pl.Trainer, batch_size: int, lr: float, run: Run) -> None:
+    """Prints what the linear rule makes of the base learning rate `lr`."""
+    if run.base_batch_size is None or not trainer.is_global_zero:
+        return
+    counts = (batch_size, "clip"), (trainer.world_size, "device"), (trainer.accumulate_grad_batches, "batch")
+    product = " x ".join(f"{n} {word}{'' if n == 1 else 'es' if word == 'batch' else 's'}" for n, word in counts)
+    print(
+        f"Learning rate {lr:g} for {run.base_batch_size} clips an update -> {lr * run.lr_factor:g} for "
+        f"{math.prod(n for n, _ in counts)} ({product})"
     )
 
 
 def check_warmup(schedule: Schedule, run: Run) -> None:
     """Advises against a warm-up that takes much of the run."""
-    if schedule.warmup_steps > 0.2 * run.num_steps:
+    if math.isinf(run.num_steps):
+        return
+    num_steps = run.position(int(run.num_steps))
+    if schedule.warmup_steps > 0.2 * num_steps:
+        counted = "" if run.base_batch_size is None else f" of {run.base_batch_size} clips"
         rank_zero_info(
-            f"Warm-up takes {schedule.warmup_steps} of {run.num_steps} steps: consider fewer "
+            f"Warm-up takes {schedule.warmup_steps} of {num_steps:.0f} steps{counted}: consider fewer "
             "model.schedule.init_args.warmup_steps"
         )
 

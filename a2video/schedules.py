@@ -20,21 +20,32 @@ class Run:
         steps_per_epoch: updates in an epoch.
         samples_per_step: videos of all devices in an update.
         samples_per_epoch: videos of all devices in an epoch; its last update may take fewer than the others.
+        base_batch_size: the videos in an update that the schedule's own counts of updates are meant for, and the base
+            learning rate; this run's own when None.
+        lr_factor: what the base learning rate is multiplied by for that reason (the linear rule).
     """
 
     num_steps: float
     steps_per_epoch: int = 1
     samples_per_step: int = 1
     samples_per_epoch: int = 1
+    base_batch_size: int | None = None
+    lr_factor: float = 1.0
 
     def samples_before(self, step: int) -> int:
         """Videos seen before update `step`, counted from 0 like the steps."""
         epochs, steps = divmod(step, self.steps_per_epoch)
         return epochs * self.samples_per_epoch + steps * self.samples_per_step
 
+    def position(self, step: int) -> float:
+        """`step` in updates of base_batch_size videos: step 80 of 64 videos is 10 where 512 were meant."""
+        return step if self.base_batch_size is None else self.samples_before(step) / self.base_batch_size
+
 
 class Schedule(ABC):
     """A factor on the base learning rate for each optimizer step.
+
+    What is counted in updates is counted in those of Run.base_batch_size videos.
 
     Args:
         warmup_steps: the factor climbs in equal steps over the first `warmup_steps` updates; with 4 the first four
@@ -54,7 +65,7 @@ class Schedule(ABC):
 
     def factor(self, step: int, run: Run, monitored: Sequence[float] = ()) -> float:
         """The factor of update `step` (from 0), after epochs whose monitored values are `monitored`."""
-        warmup = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        warmup = min(1.0, run.position(step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         return (self.warmup_start + (1 - self.warmup_start) * warmup) * self._decay(step, run, monitored)
 
     @abstractmethod
@@ -93,7 +104,7 @@ class Steps(Schedule):
         self.gamma = gamma
 
     def _position(self, step: int, run: Run) -> float:
-        return step
+        return run.position(step)
 
     def _decay(self, step: int, run: Run, monitored: Sequence[float]) -> float:
         position = self._position(step, run)

@@ -13,8 +13,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 os.environ["MPLBACKEND"] = "Agg"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # `make test` runs two tests at a time, some of them in two processes
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -66,6 +68,21 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             write_video(folder / video, moving_square(direction, seed=first_seed + index))
             rows.append(f"{video},{name}")
         (folder / f"{split}.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train and val folders of two classes: horizontal and vertical stripes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 3)):
+        for name in ("across", "down"):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                image = rng.integers(0, 60, (40, 48, 3), dtype=np.uint8)
+                image[(slice(None, None, 4),) if name == "across" else (slice(None), slice(None, None, 4))] = 220
+                Image.fromarray(image).save(folder / split / name / f"{number}.jpeg")
     return folder
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 import torch
-from conftest import REPOSITORY
 
 from a2video.cli import main, one_sentence
 from a2video.errors import InputError
@@ -221,20 +220,6 @@ def test_training_on_two_processes(write_config: Writer, tmp_path: Path) -> None
     command = [sys.executable, "-m", "a2video", "fit", "--config", str(config), *devices]
     subprocess.run(command, check=True, capture_output=True, timeout=200)
     assert torch.load(tmp_path / "out/last.ckpt", weights_only=True)["global_step"] == 4  # 8 / (2 * 2) * 2 epochs
-
-
-@pytest.mark.parametrize("name", ["motion/demo.yaml", "surveillance_fights/a2net_tiny.yaml"])
-def test_every_config_trains_and_tests(name: str, small_data: Path, tmp_path: Path) -> None:
-    """configs/imagenet is tried in data/test_images.py."""
-    configs = {str(path.relative_to(REPOSITORY / "configs")) for path in (REPOSITORY / "configs").rglob("*.yaml")}
-    assert configs == {"motion/demo.yaml", "surveillance_fights/a2net_tiny.yaml", "imagenet/a2net_resnet50_2d.yaml"}
-    config = REPOSITORY / "configs" / name
-    options = [f"--data.{split}_list={small_data}/{split}.csv" for split in ("train", "val", "test")]
-    options += [f"--trainer.default_root_dir={tmp_path}", "--model.network.init_args.num_classes=2", "--num_threads=0"]
-    options += ["--trainer.max_epochs=1", "--trainer.accelerator=cpu", "--data.num_workers=0", "--data.batch_size=4"]
-    main(["fit", "--config", str(config), *options])
-    main(["test", "--config", str(config), *options, f"--ckpt_path={tmp_path / 'best.ckpt'}"])
-    assert json.loads((tmp_path / "results.json").read_text())["num_scored"] == 5
 
 
 def test_no_videos_at_all_can_be_scored(trained: Path, write_config: Writer, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ model:
   schedule:
     class_path: a2video.schedules.Plateau
     init_args: {patience: 1, monitor: val/loss, maximize: false, warmup_steps: 2}
+  base_batch_size: 8
   label_smoothing: 0.1
   freeze:
     parts: [conv1, conv2]
@@ -90,7 +91,8 @@ def test_two_processes(config: list[str], tmp_path: Path) -> None:
     options = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_epochs=1"]
     options += ["--model.optimizer.lr=0"]
     command = [sys.executable, "-m", "a2video", "fit", *config, *options]
-    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    printed = subprocess.run(command, check=True, capture_output=True, timeout=200, text=True).stdout
+    assert printed.count("Learning rate 0 for 8 clips an update -> 0 for 8 (2 clips x 2 devices x 2 batches)") == 1
     ranks = torch.load(tmp_path / "out/last.ckpt", weights_only=True)["state_dict"]
     main(
         ["fit", *config, "--trainer.max_epochs=1", "--model.optimizer.lr=0", "--overwrite=true", "--data.batch_size=4"]

@@ -44,6 +44,25 @@ def test_steps_in_epochs_and_in_samples() -> None:
     assert [SampleSteps([20, 29]).factor(step, run) for step in (2, 3, 4, 5)] == pytest.approx([1, 0.1, 0.1, 0.01])
 
 
+def test_counts_of_updates_follow_the_linear_rule() -> None:
+    small = Run(1000, steps_per_epoch=100, samples_per_step=64, samples_per_epoch=6400, base_batch_size=512)
+    schedule = Steps([10], warmup_steps=4)  # of 512 samples: 80 and 32 updates of 64
+    factors = [schedule.factor(step, small) for step in (0, 15, 31, 79, 80)]
+    assert factors == pytest.approx([1 / 32, 0.5, 1, 1, 0.1])
+    large = Run(1000, steps_per_epoch=100, samples_per_step=1024, samples_per_epoch=102_400, base_batch_size=512)
+    assert [schedule.factor(step, large) for step in (0, 1, 4, 5)] == pytest.approx([0.5, 1, 1, 0.1])
+    assert Steps([], warmup_steps=1).factor(0, large) == 1
+    assert Cosine().factor(500, small) == Cosine().factor(500, large) == pytest.approx(0.5)
+    assert SampleSteps([640]).factor(9, small) == 1
+    assert SampleSteps([640]).factor(10, small) == pytest.approx(0.1)
+
+
+def test_positions_count_a_small_last_update_as_what_it_is() -> None:
+    run = Run(math.inf, steps_per_epoch=3, samples_per_step=8, samples_per_epoch=20, base_batch_size=4)
+    assert [run.position(step) for step in range(5)] == [0, 2, 4, 5, 7]
+    assert [Run(9, 3, 8, 20).position(step) for step in range(5)] == [0, 1, 2, 3, 4]
+
+
 def test_plateau() -> None:
     """Patience 2: the second epoch in a row without a new best; then it starts to count anew."""
     values = [0.1, 0.3, 0.2, 0.3, 0.25, 0.4, 0.4, 0.4]
@@ -62,6 +81,8 @@ def test_wrong_numbers() -> None:
         Cosine(1, 2)
     with pytest.raises(InputError, match=r"patience >= 1 and .* got 0 and 0"):
         Plateau(0)
+    with pytest.raises(InputError, match=r"model.base_batch_size must be at least 1, got 0"):
+        Recognizer(OneWeight(), Sgd(1.0), base_batch_size=0)
     with pytest.raises(InputError, match=r"needs an end: set trainer.max_epochs or trainer.max_steps"):
         Cosine().factor(0, Run(math.inf))
 
@@ -74,9 +95,9 @@ class StopAt(pl.Callback):
         trainer.should_stop = trainer.global_step == self.step
 
 
-def rates(schedule: Schedule, tmp_path: Path, **options: Any) -> list[float]:
+def rates(schedule: Schedule | None, tmp_path: Path, base_batch_size: int | None = None, **options: Any) -> list[float]:
     """Of five batches an epoch, each with one video."""
-    module = Recognizer(OneWeight(), Sgd(1.0, lr_factors={"w": 0.5}), schedule)
+    module = Recognizer(OneWeight(), Sgd(1.0, lr_factors={"w": 0.5}), schedule, base_batch_size)
     return fit(module, TinyData.of([1] * 5), tmp_path, **options)[0].rates
 
 
@@ -92,6 +113,46 @@ def rates(schedule: Schedule, tmp_path: Path, **options: Any) -> list[float]:
 def test_rates_of_a_fit_count_updates_not_batches(schedule: Schedule, expected: list[float], tmp_path: Path) -> None:
     """Two batches are an update, the fifth of an epoch one alone: updates start at sample 0, 2, 4, 5, 7 and 9."""
     assert rates(schedule, tmp_path, max_epochs=2, accumulate_grad_batches=2) == pytest.approx(expected)
+
+
+def test_rates_of_a_fit_follow_the_linear_rule(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Half the clips: half the rate, and 2, 2 and 4 updates become 4, 4 and 8."""
+    halved = [0.0625, 0.125, 0.1875, 0.25] + [0.025] * 4 + [0.0025] * 2
+    schedule = Steps([2, 4], warmup_steps=2)
+    assert rates(schedule, tmp_path, 2, max_epochs=2) == pytest.approx(halved)
+    line = "Learning rate 1 for 2 clips an update -> 0.5 for 1 (1 clip x 1 device x 1 batch)\n"
+    assert capsys.readouterr().out.count(line) == 1
+    assert rates(None, tmp_path, 2, max_epochs=1) == [0.25] * 5
+    # two of 1: the rate twice, and updates start at 0, 2, 4, 5, 7 and 9
+    doubled = rates(Steps([4, 7]), tmp_path, 1, max_epochs=2, accumulate_grad_batches=2)
+    assert doubled == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    assert "for 1 clips an update -> 2 for 2 (1 clip x 1 device x 2 batches)" in capsys.readouterr().out
+    first = rates(schedule, tmp_path, 2, max_epochs=1)
+    module = Recognizer(OneWeight(), Sgd(1.0, lr_factors={"w": 0.5}), schedule, 2)
+    rest, _ = fit(module, TinyData.of([1] * 5), tmp_path, checkpoint=tmp_path / "last.ckpt", max_epochs=2)
+    assert first + rest.rates == pytest.approx(halved)
+
+
+@pytest.mark.parametrize(("accumulated", "expected"), [(2, [0.2, 0.2450166]), (4, [0.25])])
+def test_a_clip_moves_the_weights_alike_in_a_small_last_update(
+    accumulated: int, expected: list[float], tmp_path: Path
+) -> None:
+    """Clips 1, 3 and 1 at the rate 0.1 for each; the third alone has the gradient -sigmoid(-0.2) = -0.4501660.
+
+    Of four batches an epoch has only three: 0.1 * (0.5 + 1.5 + 0.5).
+    """
+    module = Recognizer(OneWeight(), Sgd(0.1, momentum=0, weight_decay=0), base_batch_size=1)
+    data = TinyData.of([1, 3, 1])
+    record, _ = fit(module, data, tmp_path, max_epochs=1, accumulate_grad_batches=accumulated)
+    assert record.weights == pytest.approx(expected, abs=1e-7)
+
+
+def test_long_warmups_are_advised_against(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+        rates(Steps([], warmup_steps=1), tmp_path, 2, max_epochs=2)
+        assert "Warm-up" not in caplog.text
+        rates(Steps([], warmup_steps=2), tmp_path, 2, max_epochs=1)
+    assert "Warm-up takes 2 of 2 steps of 2 clips" in caplog.text
 
 
 def test_a_run_without_end(tmp_path: Path) -> None:

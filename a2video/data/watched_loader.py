@@ -12,17 +12,17 @@ import threading
 import time
 import traceback
 import weakref
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from itertools import islice
 from typing import Any, cast
 
 import torch.multiprocessing  # lets tensors travel between processes in shared memory
-from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
 
 from a2video.data.dataset import Batch, VideoDataset, collate
+from a2video.data.to_gpu import CopyBeside, hand_over, pinned
 from a2video.errors import InputError
 
 PREFETCH_FACTOR = 2  # batches that each worker is ahead of their use
@@ -58,6 +58,11 @@ class WatchedLoader:
         time_limit_seconds: for reading one video. Only time in which a batch was waited for is counted, so that a
             process that was suspended, or busy training, accuses no video.
         pin_memory: let workers' batches arrive in page-locked memory, for CUDA.
+        prefetch: let them arrive in the memory of the CUDA device that is current when the workers start, copied there
+            while it computes: all that are ready, PREFETCH_FACTOR for each worker.
+
+    Attributes:
+        while_waiting: makes the context in which each batch is waited for, to measure it.
     """
 
     def __init__(
@@ -69,12 +74,15 @@ class WatchedLoader:
         num_workers: int = 0,
         time_limit_seconds: float = 60.0,
         pin_memory: bool = False,
+        prefetch: bool = False,
     ) -> None:
         self.dataset = dataset
         self.batch_sampler = BatchSampler(sampler, batch_size, drop_last)
         self.num_workers = num_workers
         self.time_limit_seconds = time_limit_seconds
-        self.pin_memory = pin_memory
+        self.pin_memory = pin_memory or prefetch
+        self.prefetch = prefetch
+        self.while_waiting: Callable[[], AbstractContextManager[None]] = nullcontext
         self._workers: list[_Worker] = []
         self._answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]] = queue.SimpleQueue()
         self._done: dict[int, Batch] = {}
@@ -99,7 +107,12 @@ class WatchedLoader:
         """
         self._num_passed, self._num_to_skip = self._num_to_skip, 0
         plan = islice(self.batch_sampler, self._num_passed, None)
-        for batch in self._read(plan):
+        batches = self._read(plan)
+        while True:
+            with self.while_waiting():
+                batch = next(batches, None)
+            if batch is None:
+                return
             self._num_passed += 1
             yield batch
 
@@ -132,13 +145,15 @@ class WatchedLoader:
             if self._first != first:
                 raise RuntimeError("another pass over this loader has begun: only one can be in use at a time")
             batch = self._wait_for(wanted)
+            if self.prefetch:
+                hand_over(batch)
             wanted += 1
             for indices in islice(plan, 1):
                 self._give(indices)
             yield batch
 
     def _new_worker(self) -> _Worker:
-        return _Worker(self.dataset, self._answers, self.pin_memory)
+        return _Worker(self.dataset, self._answers, self.pin_memory, self.prefetch)
 
     def _give(self, indices: list[int]) -> None:
         worker = min(self._workers, key=lambda worker: len(worker.tasks))
@@ -218,6 +233,7 @@ class _Worker:
         dataset: VideoDataset,
         answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]],
         pin_memory: bool,
+        prefetch: bool,
     ) -> None:
         context = cast("multiprocessing.context.ForkContext", multiprocessing.get_context())
         self.tasks: dict[int, list[int]] = {}  # indices of the batches that it owes, by their numbers
@@ -232,7 +248,7 @@ class _Worker:
         self.process.start()
         its_end.close()  # so that its death ends our reading from the pipe
         device = torch.cuda.current_device() if pin_memory else None
-        threading.Thread(target=self._receive, args=(answers, device), daemon=True).start()
+        threading.Thread(target=self._receive, args=(answers, device, prefetch), daemon=True).start()
 
     @property
     def video(self) -> int:
@@ -257,16 +273,19 @@ class _Worker:
         self._seen = self._table[1]
         return self._seconds
 
-    def _receive(self, answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]], device: int | None) -> None:
+    def _receive(
+        self, answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]], device: int | None, prefetch: bool
+    ) -> None:
         """Puts (self, number, batch or exception) for each batch and (self, None, exception) at the end."""
         if device is not None:
             torch.cuda.set_device(device)
+        move: Callable[[Batch], Batch] = CopyBeside() if prefetch else pinned
         with self.connection:
             try:
                 while True:
                     number, answer = self.connection.recv()
                     if device is not None and isinstance(answer, dict):
-                        answer = {k: v.pin_memory() if isinstance(v, Tensor) else v for k, v in answer.items()}
+                        answer = move(cast(Batch, answer))
                     answers.put((self, number, answer))
             except Exception as error:  # it has died: perhaps while we fetched the memory of its last batch
                 answers.put((self, None, error))

@@ -1,4 +1,4 @@
-"""Networks and blocks; needs torch only, pytorchvideo for the non-local block, fvcore for counting."""
+"""Networks and blocks; needs torch only, and pytorchvideo for the non-local block."""
 
 from collections.abc import Callable
 

@@ -2,37 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-import yaml
-from conftest import REPOSITORY
 from PIL import Image
 
-from a2video.cli import main
 from a2video.data.readers import VideoError, open_video
 from a2video.data.transforms import RandomArea
 from a2video.data.video_list import read_video_list
 from a2video.errors import InputError
-from a2video.models import load_pretrained, slow_resnet50
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train and val folders of two classes: horizontal and vertical stripes."""
-    folder = tmp_path_factory.mktemp("pictures")
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 8), ("val", 3)):
-        for name in ("across", "down"):
-            (folder / split / name).mkdir(parents=True)
-            for number in range(count):
-                image = rng.integers(0, 60, (40, 48, 3), dtype=np.uint8)
-                image[(slice(None, None, 4),) if name == "across" else (slice(None), slice(None, None, 4))] = 220
-                Image.fromarray(image).save(folder / split / name / f"{number}.jpeg")
-    return folder
 
 
 def test_a_picture_is_a_video_of_one_frame(tmp_path: Path) -> None:
@@ -90,23 +69,3 @@ def test_random_area_stays_within_its_range() -> None:
     assert 0.17 < np.mean(shares) < 0.5
     with pytest.raises(InputError, match=r"train_area is a smallest and a largest share in \(0, 1\], got 0 and 2"):
         RandomArea((0, 2), 16, 0.0)
-
-
-def test_the_imagenet_config_trains_tests_and_inflates(pictures: Path, tmp_path: Path) -> None:
-    config = REPOSITORY / "configs/imagenet/a2net_resnet50_2d.yaml"
-    options = [f"--data.train_list={pictures / 'train'}", f"--data.val_list={pictures / 'val'}"]
-    options += [f"--data.test_list={pictures / 'val'}", f"--trainer.default_root_dir={tmp_path}"]
-    options += ["--model.network.init_args.num_classes=2", "--trainer.max_epochs=1", "--data.num_workers=0"]
-    options += ["--data.preprocessing.short_side=40", "--data.preprocessing.crop_size=32", "--data.batch_size=4"]
-    options += ["--trainer.accelerator=cpu", "--trainer.limit_train_batches=2", "--trainer.devices=1"]
-    main(["fit", "--config", str(config), *options])
-    main(["test", "--config", str(config), *options, f"--ckpt_path={tmp_path / 'best.ckpt'}"])
-    results = json.loads((tmp_path / "results.json").read_text())
-    assert results["num_scored"] == 6
-    assert results["clip_top1"] == results["video_top1"]  # one view each
-    places = torch.load(tmp_path / "best.ckpt", weights_only=True)["a2video"]["network"]["arguments"]["places"]
-    report = load_pretrained(slow_resnet50(5, places=places), tmp_path / "best.ckpt")
-    assert report.new == report.unused == []
-    assert yaml.safe_load(config.read_text())["model"]["optimizer"]["init_args"]["lr"] == pytest.approx(
-        0.1**0.5, abs=1e-3
-    )

@@ -1,0 +1,185 @@
+"""What this machine is: cores, memory, GPUs, versions, decoders, disks; asked so that nothing broken stops it."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU: its name, bytes of memory, and whether it computes in bf16 itself."""
+
+    name: str
+    memory: int
+    has_bf16: bool
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Facts for the checks of a2video.doctor_checks.
+
+    Attributes:
+        system: operating system and architecture.
+        python: version.
+        num_cores: that this process may use, by affinity and container limits.
+        memory: bytes that it may use.
+        gpus: CUDA devices.
+        cudnn: torch's number of its version, such as 91002; None without CUDA.
+        modules: name -> version, or what importing it says; None where it is not installed.
+        codecs: version of FFmpeg's codecs in PyAV.
+        compiler: the C++ compiler that torch.compile would take.
+        shared_memory: free bytes in /dev/shm; None where there is none.
+        folder: where outputs go.
+        disk_free: bytes there.
+        file_systems: kinds of file system that the folder and the lists are on.
+        bf16_is_wrong: see a2video.bf16_on_cpu.
+    """
+
+    system: str
+    python: str
+    num_cores: int
+    memory: int
+    gpus: tuple[Gpu, ...]
+    cuda: str | None
+    cudnn: int | None
+    modules: dict[str, str | Exception | None]
+    codecs: str
+    compiler: str | None
+    shared_memory: int | None
+    folder: str
+    disk_free: int
+    file_systems: dict[str, str]
+    bf16_is_wrong: bool
+
+
+MODULES = ("torch", "lightning", "torchmetrics", "torchvision", "av", "decord", "torchcodec", "kornia", "pytorchvideo")
+
+
+def this_machine(folder: str | Path, others: tuple[str, ...] = ()) -> Machine:
+    """Looks around.
+
+    Args:
+        folder: where outputs will go; need not exist.
+        others: more paths whose file systems matter.
+    """
+    modules = {name: try_import(name) for name in MODULES}
+    gpus, cuda, cudnn = _gpus()
+    place = existing(folder)
+    return Machine(
+        system=f"{platform.system()} {platform.release()} ({platform.machine()})",
+        python=platform.python_version(),
+        num_cores=usable_cores(),
+        memory=usable_memory(),
+        gpus=gpus,
+        cuda=cuda,
+        cudnn=cudnn,
+        modules=modules,
+        codecs=_codecs(),
+        compiler=next(filter(None, map(shutil.which, [os.environ.get("CXX", ""), "g++", "clang++", "cl"])), None),
+        shared_memory=shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else None,
+        folder=str(folder),
+        disk_free=shutil.disk_usage(place).free,
+        file_systems={str(path): file_system_of(existing(path)) for path in (folder, *others)},
+        bf16_is_wrong=_bf16_is_wrong(),
+    )
+
+
+def try_import(name: str) -> str | Exception | None:
+    """The module's version, None if it is not installed, or the error that importing it gives."""
+    try:
+        installed = version(name)
+    except PackageNotFoundError:
+        return None
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # whatever a broken installation throws
+        return error
+    return installed
+
+
+def usable_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores that the affinity and the CPU quota of the container leave, at least 1."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    num_cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota, period = _numbers(cgroups / "cpu.max", 2) or (
+        *(_numbers(cgroups / "cpu/cpu.cfs_quota_us", 1) or (-1,)),
+        *(_numbers(cgroups / "cpu/cpu.cfs_period_us", 1) or (1,)),
+    )
+    return max(1, min(num_cores, round(quota / period))) if quota > 0 else num_cores
+
+
+def usable_memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of memory, or what the container's limit leaves of them."""
+    has_names = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if has_names else 0
+    limits = [_numbers(cgroups / name, 1) for name in ("memory.max", "memory/memory.limit_in_bytes")]
+    return min([memory, *(limit[0] for limit in limits if limit and limit[0] > 0)])
+
+
+def existing(path: str | Path) -> Path:
+    """The path, or the nearest folder above it that exists."""
+    absolute = Path(str(path).partition("#")[0]).absolute()
+    return next(each for each in (absolute, *absolute.parents) if each.exists())
+
+
+def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
+    """The kind of file system, such as ext4 or nfs4; empty where it cannot be told."""
+    if not mounts.exists():
+        return ""
+    found = (Path("/"), "")
+    for line in mounts.read_text(encoding="utf-8", errors="replace").splitlines():
+        _, mounted, kind, *_ = line.split()
+        place = Path(mounted.replace("\\040", " "))
+        if path.resolve().is_relative_to(place) and len(place.parts) >= len(found[0].parts):
+            found = (place, kind)
+    return found[1]
+
+
+def _numbers(path: Path, count: int) -> tuple[int, ...] | None:
+    """The whole numbers in a file of the kernel's; None if there are no such."""
+    try:
+        numbers = tuple(int(word) for word in path.read_text(encoding="ascii").split())
+    except (OSError, ValueError):  # `max` is no number: no limit
+        return None
+    return numbers if len(numbers) == count else None
+
+
+def _gpus() -> tuple[tuple[Gpu, ...], str | None, int | None]:
+    try:
+        import torch
+
+        cuda = torch.version.cuda
+        if not torch.cuda.is_available():
+            return (), cuda, None
+        devices: list[Any] = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
+        number: int | None = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+        return tuple(Gpu(device.name, device.total_memory, device.major >= 8) for device in devices), cuda, number
+    except Exception:  # said by the check of torch itself
+        return (), None, None
+
+
+def _codecs() -> str:
+    try:
+        import av
+
+        return f"libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
+    except Exception:  # said by the check of decoders
+        return ""
+
+
+def _bf16_is_wrong() -> bool:
+    try:
+        from a2video.bf16_on_cpu import gradient_is_wrong
+
+        return gradient_is_wrong()
+    except Exception:  # said by the check of torch itself
+        return False
