@@ -103,7 +103,9 @@ class Recognizer(pl.LightningModule):
                 weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
         recompute_parts(network, recompute or [])
         if compile:
-            network.compile()  # at its first call, in place: names, checkpoints and callbacks see the same network
+            # At its first call, in place: names, checkpoints and callbacks see the same network. Not with dynamic sizes,
+            # for which inductor of torch 2.13 fails on a2net_resnet50 (ValueRangeError): there are few sizes in a run.
+            network.compile(dynamic=False)
         self.class_names: tuple[str, ...] = ()
         self.scores: dict[str, Tensor] = {}  # of the last validation, test or prediction; see VideoAccuracy.compute
         self.errors: list[tuple[int, str]] = []  # (video_index, message) of videos that could not be read
