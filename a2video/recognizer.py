@@ -103,7 +103,7 @@ class Recognizer(pl.LightningModule):
                 weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
         recompute_parts(network, recompute or [])
         if compile:
-            # At its first call, in place: names, checkpoints and callbacks see the same network. Not with dynamic sizes,
+            # At its first call, in place: names, checkpoints, callbacks see the same network. Not with dynamic sizes,
             # for which inductor of torch 2.13 fails on a2net_resnet50 (ValueRangeError): there are few sizes in a run.
             network.compile(dynamic=False)
         self.class_names: tuple[str, ...] = ()
