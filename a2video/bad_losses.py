@@ -27,11 +27,14 @@ class BadLosses(pl.Callback):
     """Stops a training whose loss is not finite, or leaves out that step, at most `max_bad_losses` times in all.
 
     A step that is left out changes neither weights, nor buffers such as those of batch norm, nor the optimiser's
-    state, on any rank; the schedule goes on. The videos of the batch are listed in bad_losses.csv of
-    trainer.default_root_dir.
+    state, on any rank, also where its other batches were good; the schedule goes on. The videos of the batch are
+    listed in bad_losses.csv of trainer.default_root_dir.
 
     Args:
         max_bad_losses: steps that may be left out before the training stops.
+
+    Attributes:
+        is_bad: whether the step that is under way, or has just ended, is left out.
     """
 
     def __init__(self, max_bad_losses: int = 0) -> None:
@@ -39,9 +42,13 @@ class BadLosses(pl.Callback):
             raise InputError(f"model.max_bad_losses must be at least 0, got {max_bad_losses}")
         self.max_bad_losses = max_bad_losses
         self.num_bad = 0
-        self._is_bad = False  # the step that is under way
-        self._buffers: list[Tensor] = []
-        self._has_to_restore = False
+        self.is_bad = False
+        self._buffers: list[Tensor] = []  # before this step
+
+    @staticmethod
+    def leaves_out(trainer: pl.Trainer) -> bool:
+        """Whether the trainer's step that is under way, or has just ended, is left out."""
+        return any(isinstance(callback, BadLosses) and callback.is_bad for callback in trainer.callbacks)  # type: ignore[attr-defined]
 
     def state_dict(self) -> dict[str, Any]:
         """The count goes on where it was."""
@@ -54,7 +61,10 @@ class BadLosses(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Keeps the buffers of the network, which a forward pass changes, if it may have to be undone."""
+        """Keeps the buffers of the network, which forward passes change, if the step may have to be undone."""
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        self.is_bad = False
         if self.max_bad_losses:
             self._buffers = [buffer.detach().clone() for buffer in pl_module.buffers()]
 
@@ -72,33 +82,32 @@ class BadLosses(pl.Callback):
         if not is_bad:
             return True
         losses = _of_ranks(trainer, batch, float(loss.detach()))
-        self.num_bad += not self._is_bad
-        self._is_bad = True
+        self.num_bad += not self.is_bad
+        self.is_bad = True
         path = Path(trainer.default_root_dir) / "bad_losses.csv"
         if trainer.is_global_zero:
             _write(path, trainer, losses)
         if self.num_bad > self.max_bad_losses:
             raise InputError(_sentence(trainer, losses, path, self.max_bad_losses))
-        self._has_to_restore = True
         return False
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restores the buffers in a step that is left out, before any callback can look at them."""
+        if self.is_bad:
+            for buffer, before in zip(pl_module.buffers(), self._buffers, strict=True):
+                buffer.copy_(before)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Takes the gradients from a step that is left out, also those of its other batches."""
-        if self._is_bad:
+        if self.is_bad:
             optimizer.zero_grad(set_to_none=True)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
-        """Restores the buffers after a bad loss, and shows how many there were."""
-        if self._has_to_restore:
-            self._has_to_restore = False
-            for buffer, before in zip(pl_module.buffers(), self._buffers, strict=True):
-                buffer.copy_(before)
-        if not trainer.fit_loop._should_accumulate():
-            self._is_bad = False
+        """Shows how many there were."""
         if self.num_bad:
             pl_module.log("bad_losses", float(self.num_bad), prog_bar=True, batch_size=1)
 

@@ -101,11 +101,16 @@ def remove_parts(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
+def run_files(folder: Path) -> list[Path]:
+    """The checkpoints of the run in this folder, the newest first."""
+    ours = [path for path in folder.glob("*.ckpt") if OURS.fullmatch(path.name)]
+    return sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
+
+
 def remove_run(folder: Path) -> None:
     """Removes the checkpoints of the run that was in this folder, lest a new run falls back to them."""
-    for path in folder.glob("*.ckpt"):
-        if OURS.fullmatch(path.name):
-            path.unlink(missing_ok=True)
+    for path in run_files(folder):
+        path.unlink(missing_ok=True)
 
 
 def set_aside(path: Path) -> None:
@@ -130,11 +135,11 @@ def newest_whole(path: str | Path) -> tuple[Path, dict[str, Any]]:
         return path, read_checkpoint(path)
     except InputError as error:
         first = error
-    others = [p for p in path.parent.glob("*.ckpt") if OURS.fullmatch(p.name) and p.name != path.name]
+    others = [other for other in run_files(path.parent) if other.name != path.name]
     if not OURS.fullmatch(path.name) or not others:
         raise first
     num_bad = 1
-    for other in sorted(others, key=lambda other: other.stat().st_mtime, reverse=True):
+    for other in others:
         try:
             content = read_checkpoint(other)
         except InputError:
@@ -151,8 +156,7 @@ def newest_whole(path: str | Path) -> tuple[Path, dict[str, Any]]:
 
 def newest_finite(folder: Path) -> Path | None:
     """The newest checkpoint of the run in this folder that is whole and has only finite weights."""
-    ours = [path for path in folder.glob("*.ckpt") if OURS.fullmatch(path.name)]
-    for path in sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True):
+    for path in run_files(folder):
         with suppress(InputError):
             weights = read_checkpoint(path)["state_dict"].values()
             if all(torch.isfinite(weight).all() for weight in weights if isinstance(weight, torch.Tensor)):

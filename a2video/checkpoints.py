@@ -220,7 +220,7 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: pl.Trainer) -> None:
         place = self._place(trainer)
         if place != self._saved and not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
             self._saved = place
 
     def _listen(self, trainer: pl.Trainer) -> None:

@@ -192,13 +192,17 @@ class VideoDataModule(pl.LightningDataModule):
                     f"{videos.source} as they are now: write it anew with data_prep/verify.py"
                 )
 
-    def train_dataloader(self) -> WatchedLoader:
-        """Shuffled clips of train_sampler; an epoch takes each video once, but replaces those that are bad."""
+    def train_dataloader(self, name: str = "train") -> WatchedLoader:
+        """Shuffled clips of train_sampler; an epoch takes each video once, but replaces those that are bad.
+
+        Args:
+            name: each name has one loader; the one that had it before is closed.
+        """
         videos = self.videos["train"]
         dataset = VideoDataset(videos, self.train_sampler, self.train_transform, self.seed, True, self.open_it)
         overfits = getattr(self.trainer, "overfit_batches", 0) > 0  # always the same batches
         sampler = EpochSampler(len(dataset), not overfits, self.seed, drop_remainder=True)
-        return self._loader("train", dataset, sampler, self.batch_size)
+        return self._loader(name, dataset, sampler, self.batch_size)
 
     def val_dataloader(self) -> WatchedLoader | list[WatchedLoader]:
         """One centre view of each video, once; a video that cannot be read is reported in the batch."""

@@ -62,9 +62,10 @@ def examine(options: Sequence[str], scratch: str) -> list[Finding]:
     findings += of_lists
     if "train" not in lists:
         return [*findings, Finding("note", "nothing was decoded or trained, because the training list is of no use")]
-    decoding, seconds = try_decoding(patient.data, lists["train"].present())
+    present = lists["train"].present()
+    decoding, seconds = try_decoding(patient.data, present)
     findings += decoding
-    steps, videos_per_second = try_steps(patient, machine)
+    steps, videos_per_second = try_steps(patient, machine, len(present))
     findings += steps
     if seconds and videos_per_second:
         findings.append(suggest_workers(seconds * videos_per_second, plan, machine.num_cores))

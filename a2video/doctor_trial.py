@@ -20,7 +20,7 @@ from a2video.data.watched_loader import PREFETCH_FACTOR, WatchedLoader
 from a2video.datamodule import VideoDataModule
 from a2video.doctor_checks import Finding, Plan
 from a2video.lightning_cli import UnrunCLI, command_line
-from a2video.machine import GIB, Machine
+from a2video.machine import GIB, Machine, share_cores
 
 NUM_DECODED = 12  # videos of the training list that are decoded
 NUM_STEPS = 3  # of each batch size; the first one, which allocates and compiles, is not timed
@@ -39,7 +39,7 @@ class TrialCLI(UnrunCLI):
         """Nothing is written to the run's own folder, and no second process is started."""
         config = self.config["fit"]
         trainer = config.trainer
-        self.asked = {name: trainer[name] for name in ("default_root_dir", "devices", "accelerator", "precision")}
+        self.asked = {name: trainer[name] for name in ("default_root_dir", "devices", "num_nodes", "precision")}
         ours = {"default_root_dir": self.scratch, "devices": 1, "num_nodes": 1, "strategy": "auto", "logger": None}
         ours |= {"fast_dev_run": False, "num_sanity_val_steps": 0, "limit_val_batches": 0}
         for name, value in ours.items():
@@ -56,6 +56,7 @@ class Patient:
     cli: TrialCLI
     folder: str
     devices: Any
+    num_nodes: int
     precision: str
     num_threads: int
     compiles: bool
@@ -77,6 +78,8 @@ class Patient:
 
     def num_devices(self, machine: Machine) -> int:
         """Processes on this machine that it asks for."""
+        if isinstance(self.devices, str) and "," in self.devices:  # "0,1" and "0," are lists of numbers
+            return len([number for number in self.devices.split(",") if number.strip()])
         if isinstance(self.devices, (list, tuple)):
             return len(self.devices)
         number = int(self.devices) if str(self.devices).lstrip("-").isdecimal() else -1
@@ -113,6 +116,7 @@ def configured(options: Sequence[str], scratch: str) -> Patient:
         cli=cli,
         folder=cli.asked["default_root_dir"],
         devices=cli.asked["devices"],
+        num_nodes=cli.asked["num_nodes"],
         precision=str(cli.asked["precision"] or "32-true"),
         num_threads=cli.config["fit"].num_threads or torch.get_num_threads(),
         compiles=cli.config["fit"].model.compile,
@@ -161,12 +165,20 @@ class _Timer(pl.Callback):
             raise _Enough
 
 
-def try_steps(patient: Patient, machine: Machine) -> tuple[list[Finding], float]:
+def try_steps(patient: Patient, machine: Machine, num_videos: int) -> tuple[list[Finding], float]:
     """A few real steps at half the batch size and at the whole; findings, and videos that the network takes a second.
 
     Leaves the data module changed.
+
+    Args:
+        patient: the experiment.
+        machine: where it is tried.
+        num_videos: of the training list that are present; all devices together need a batch each.
     """
     data, full = patient.data, patient.data.batch_size
+    if num_videos // (num_devices := patient.num_devices(machine) * patient.num_nodes) < full:
+        text = f"data.batch_size {full} exceeds the {num_videos} videos of data.train_list"
+        return [Finding("error", text + f" shared by {num_devices} devices" * (num_devices > 1), "Lower it.")], 0.0
     data.val_list, data.allow_missing, data.num_workers = None, True, min(1, data.num_workers)
     measured: list[tuple[int, int]] = []  # batch size, bytes at most
     for batch_size in sorted({max(1, full // 2), full}):
@@ -223,15 +235,15 @@ def suggest_batch_size(measured: Sequence[tuple[int, int]], limit: int) -> Findi
 
 def suggest_workers(busy: float, plan: Plan, num_cores: int) -> Finding:
     """A finding on data.num_workers, given how many workers the network of one device keeps busy."""
-    most = max(1, num_cores // plan.num_devices - (0 if plan.on_gpu else 1))
     needed = max(1, math.ceil(busy))
+    num_workers, setting = share_cores(needed, num_cores // plan.num_devices, None if plan.on_gpu else plan.num_threads)
     text = f"the network keeps {busy:.2g} workers busy, data.num_workers is {plan.num_workers}"
-    if plan.num_workers >= min(needed, most):
+    if plan.num_workers >= num_workers:
         return Finding("ok", text)
-    if needed > most:
-        advice = f"Set data.num_workers to {most}, and make the videos smaller with data_prep/transcode.py."
-        return Finding("warning", f"{text}, {most} can run here: training waits for data", advice)
-    return Finding("warning", f"{text}: training waits for data", f"Set data.num_workers to {needed}.")
+    if needed > num_workers:
+        advice = f"Set {setting}, and make the videos smaller with data_prep/transcode.py."
+        return Finding("warning", f"{text}, {num_workers} can run here: training waits for data", advice)
+    return Finding("warning", f"{text}: training waits for data", f"Set {setting}.")
 
 
 def _limit(patient: Patient, machine: Machine) -> int:

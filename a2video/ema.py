@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from a2video.bad_losses import BadLosses
 from a2video.errors import InputError
 
 TRAINING_KEY = "a2video_training_weights"  # of a checkpoint whose "state_dict" has the averages
@@ -63,10 +64,12 @@ class Ema(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Updates the averages if the optimizer has made a step."""
+        """Updates the averages if the optimizer has made a step that is not left out."""
         if trainer.global_step == self._last_step:
             return
         self._last_step = trainer.global_step
+        if BadLosses.leaves_out(trainer):
+            return
         decay = decay_of(self.num_updates, self.decay, self.warmup)
         self.num_updates += 1
         averages, weights = [], []

@@ -9,17 +9,18 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
-from a2video.checkpoint_files import LAST, AtomicCheckpointIO, newest_whole
+from a2video.checkpoint_files import AtomicCheckpointIO, newest_whole, run_files
 from a2video.checkpoints import Checkpoints
 from a2video.comparison import comparison_table
 from a2video.curves import leave_learning_curves
@@ -108,8 +109,8 @@ class ExperimentCLI(LightningCLI):
             config.ckpt_path = "last"
         if config.ckpt_path in ("last", "best"):
             word, config.ckpt_path = config.ckpt_path, str(folder / f"{config.ckpt_path}.ckpt")
-            if self.config.subcommand == "fit" and word == "last" and not list(folder.glob("last*.ckpt")):
-                rank_zero_info(f"{folder} has no last.ckpt to go on from: starting at the beginning")
+            if self.config.subcommand == "fit" and word == "last" and not run_files(folder):
+                rank_zero_info(f"{folder} has no checkpoint to go on from: starting at the beginning")
                 config.ckpt_path = None
 
     def before_instantiate_classes(self) -> None:
@@ -121,11 +122,11 @@ class ExperimentCLI(LightningCLI):
         if config.data.val_list is None:
             config.trainer.limit_val_batches = 0
         if self.subcommand == "fit":
-            last = Path(config.trainer.default_root_dir) / LAST
-            if last.exists() and not config.ckpt_path and not config.overwrite:
+            files = run_files(Path(config.trainer.default_root_dir))
+            if files and not config.ckpt_path and not config.overwrite:
                 raise InputError(
-                    f"{last} exists: choose another --trainer.default_root_dir, go on with that run by --ckpt_path "
-                    "last, or replace it by --overwrite=true"
+                    f"{max(files)} exists: choose another --trainer.default_root_dir, go on with that run by "
+                    "--ckpt_path last, or replace it by --overwrite=true"
                 )
         else:
             self.save_config_callback = None
@@ -180,19 +181,19 @@ class ExperimentCLI(LightningCLI):
         if not self.trainer.is_global_zero:
             return
         print(f"Trained {self.trainer.global_step} steps in {self.trainer.current_epoch} epochs.")
-        for checkpoint in self.trainer.checkpoint_callbacks:
-            if isinstance(checkpoint, Checkpoints):
-                print(f"Checkpoint: {checkpoint.path}")
-            if isinstance(checkpoint, ModelCheckpoint) and checkpoint.best_model_path:
-                score = checkpoint.best_model_score if checkpoint.monitor else None
-                text = "" if score is None else f" ({checkpoint.monitor} {float(score):.1%})"
-                print(f"Checkpoint: {checkpoint.best_model_path}{text}")
-        if log_dir is not None and self.datamodule.test_list is not None:
-            best = Path(self.trainer.default_root_dir) / "best.ckpt"
+        best = None
+        for callback in sorted(self.trainer.checkpoint_callbacks, key=lambda each: isinstance(each, ModelCheckpoint)):
+            path = getattr(callback, "best_model_path", "") or getattr(callback, "path", "")
+            if Path(path).is_file():
+                best = path
+                print(f"Checkpoint: {path}{_score(callback)}")
+        if best and log_dir is not None and self.datamodule.test_list is not None:
             print(f"Test it: a2video test --config '{log_dir}/config.yaml' --ckpt_path '{best}'")
 
     def _run_subcommand(self, subcommand: str) -> None:
         """A training leaves its learning curves behind, also one that was stopped."""
+        if subcommand != "validate":  # which writes nothing
+            make_folder(Path(self.trainer.default_root_dir), "trainer.default_root_dir")
         try:
             super()._run_subcommand(subcommand)
         finally:
@@ -238,6 +239,32 @@ def _report_unscored(messages: Sequence[str], num_listed: int) -> None:
     if messages:
         share = 1 - len(messages) / num_listed
         print(f"Coverage {share:.1%}: {len(messages)} of {num_listed} videos not scored")
+
+
+def _score(callback: Checkpoint) -> str:
+    """What a file was chosen for; accuracies in percent."""
+    if not isinstance(callback, ModelCheckpoint) or not callback.monitor or callback.best_model_score is None:
+        return ""
+    score, is_share = float(callback.best_model_score), callback.monitor.endswith(("top1", "top5"))
+    return f" ({callback.monitor} {score:{'.1%' if is_share else '.4g'}})"
+
+
+def make_folder(folder: Path, name: str) -> None:
+    """Makes the folder for what will be written.
+
+    Args:
+        folder: may be there.
+        name: the option that gives it.
+
+    Raises:
+        InputError: it cannot be made, or nothing can be written to it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{name} {folder} cannot be written to ({error.strerror}): choose another") from error
 
 
 def _without_null(message: str) -> str:

@@ -61,7 +61,7 @@ class Machine:
     bf16_is_wrong: bool
 
 
-MODULES = ("torch", "lightning", "torchmetrics", "torchvision", "av", "decord", "torchcodec", "kornia", "pytorchvideo")
+MODULES = ("torch", "lightning", "torchmetrics", "torchvision", "av", "decord", "torchcodec", "pytorchvideo")
 
 
 def this_machine(folder: str | Path, others: tuple[str, ...] = ()) -> Machine:
@@ -115,6 +115,24 @@ def usable_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
         *(_numbers(cgroups / "cpu/cpu.cfs_period_us", 1) or (1,)),
     )
     return max(1, min(num_cores, round(quota / period))) if quota > 0 else num_cores
+
+
+def share_cores(num_wanted: int, num_cores: int, num_threads: int | None) -> tuple[int, str]:
+    """How many loader workers of one process find a core, and how to set that: ("data.num_workers to 3").
+
+    Args:
+        num_wanted: as many would keep the network busy.
+        num_cores: for this process.
+        num_threads: torch's now where the network computes on the CPU, of which it keeps one; None on a GPU.
+
+    Returns:
+        At least 1 and at most `num_wanted`; options and values, with fewer threads where these would have no core.
+    """
+    num_workers = max(1, min(num_wanted, num_cores - (num_threads is not None)))
+    setting, num_left = f"data.num_workers to {num_workers}", max(1, num_cores - num_workers)
+    if num_threads is not None and num_threads > num_left:
+        setting += f" and num_threads to {num_left}"
+    return num_workers, setting
 
 
 def usable_memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:

@@ -68,13 +68,14 @@ class PreciseBatchNorm(pl.Callback):
             return
         self._last_step = trainer.global_step
         if self._loader is None:
-            self._loader = cast("VideoDataModule", trainer.datamodule).train_dataloader()  # type: ignore[attr-defined]
+            self._loader = cast("VideoDataModule", trainer.datamodule).train_dataloader("precise")  # type: ignore[attr-defined]
         sampler: Any = self._loader.batch_sampler.sampler
         sampler.set_epoch(trainer.current_epoch)
         ema = Ema.of(trainer)
         averages_in = nullcontext() if ema is None else ema.averages_in(pl_module)
         with averages_in, trainer.precision_plugin.forward_context():
             recompute(pl_module, self._clips(trainer, self._loader))
+        self._loader.close()  # its workers would idle beside those of training
 
     def _clips(self, trainer: pl.Trainer, loader: WatchedLoader) -> Iterator[Tensor]:
         for batch in islice(loader, self.num_batches):

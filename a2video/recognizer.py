@@ -109,7 +109,9 @@ class Recognizer(pl.LightningModule):
                 weight.data = weight.data.contiguous(memory_format=formats[weight.ndim])
         recompute_parts(network, recompute or [])
         if compile:
-            network.compile()  # at its first call, in place: names, checkpoints and callbacks see the same network
+            # At its first call, in place: names, checkpoints, callbacks see the same network. Not with dynamic sizes,
+            # for which inductor of torch 2.13 fails on a2net_resnet50 (ValueRangeError): there are few sizes in a run.
+            network.compile(dynamic=False)
         self.class_names: tuple[str, ...] = ()
         self.rows = Rows.none(0)  # of the last validation, test or prediction; on the first rank
         self.resumed = Rows.none(0)  # of a test that was interrupted; on the first rank

@@ -17,7 +17,7 @@ from torch import Tensor
 from a2video.data.dataset import EpochSampler
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
-from a2video.lightning_cli import experiment
+from a2video.lightning_cli import experiment, make_folder
 from a2video.recognizer import Recognizer
 from a2video.sheet import Row, draw_sheet, write_animation
 
@@ -68,7 +68,7 @@ def first_inputs(
     recognizer.trainer = data.trainer = trainer
     cast(Any, trainer).datamodule = data
     trainer.training = True
-    trainer.fit_loop.epoch_progress.current.processed = epoch  # type: ignore[attr-defined]
+    trainer.fit_loop.epoch_progress.current.completed = epoch
     data.setup("fit")
     loader = data.train_dataloader()
     cast(EpochSampler, loader.batch_sampler.sampler).set_epoch(epoch)
@@ -145,13 +145,13 @@ def run(args: Sequence[str]) -> None:
     out = options.out or Path(trainer.default_root_dir) / "batch.png"
     if out.suffix.lower() not in (".png", ".gif"):
         raise InputError(f"--out is a .png or a .gif file, got {out}")
+    make_folder(out.parent, "the folder of --out")
     seen = first_inputs(recognizer, data, trainer, options.num_clips, options.epoch)
     p = data.preprocessing
     rows = [Row(to_pixels(clip.values, p.mean, p.std), clip.label, clip.video.name) for clip in seen]
     lines = describe_values(seen)
     size = f"{p.num_frames} frames, {p.crop_size} x {p.crop_size}"
     header = [f"epoch {options.epoch}: {len(rows)} training clips of {size}", *lines]
-    out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix.lower() == ".gif":
         write_animation(rows, header, out)
     else:

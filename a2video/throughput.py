@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.data.dataset import Batch
 from a2video.data.watched_loader import WatchedLoader
-from a2video.machine import usable_cores
+from a2video.machine import share_cores, usable_cores
 
 if TYPE_CHECKING:
     from a2video.datamodule import VideoDataModule
@@ -181,19 +182,20 @@ class Throughput(pl.Callback):
         self._has_advised = True
         rank_zero_info(
             f"Waiting for data took {self.epoch.wait:.0%} of the time of {self.epoch.num_steps} steps of epoch "
-            f"{trainer.current_epoch}. In order of help: {'; '.join(advice(trainer))}"
+            f"{trainer.current_epoch}. In order of help: {'; '.join(advice(trainer, self.epoch.wait))}"
         )
 
 
-def advice(trainer: pl.Trainer) -> list[str]:
-    """What makes data come faster, the best first."""
+def advice(trainer: pl.Trainer, wait: float) -> list[str]:
+    """What makes data come faster, the best first, where the share `wait` of the time goes by without."""
     data = cast("VideoDataModule", trainer.datamodule)  # type: ignore[attr-defined]
     num_processes = max(1, trainer.num_devices)  # on this machine
     usable = usable_cores()
-    own = torch.get_num_threads() if trainer.strategy.root_device.type == "cpu" else 1
-    num_workers = usable // num_processes - own
+    num_threads = torch.get_num_threads() if trainer.strategy.root_device.type == "cpu" else None
+    num_wanted = math.ceil((data.num_workers or wait) / max(1 - wait, 0.01))  # without workers it waits while it reads
+    num_workers, setting = share_cores(num_wanted, usable // num_processes, num_threads)
     if num_workers > data.num_workers:
-        first = f"raise data.num_workers from {data.num_workers} to {num_workers} ({usable} CPU cores can be used here)"
+        first = f"set {setting} ({usable} CPU cores can be used here)"
     else:
         first = f"get more CPU cores ({usable} can be used here, and data.num_workers {data.num_workers} uses them)"
     others = ["make the videos small once with data_prep/transcode.py"]

@@ -92,7 +92,7 @@ def step_of(line: Line, network: nn.Module, clips: Tensor, labels: Tensor) -> Ca
     network = copy.deepcopy(network).to(device, memory_format=layout).train()
     clips = clips.contiguous(memory_format=layout)
     optimizer = torch.optim.SGD(network.parameters(), 1e-4, momentum=0.9, nesterov=True, weight_decay=1e-4)
-    forward: Any = torch.compile(network) if line.compiled else network
+    forward: Any = torch.compile(network, dynamic=False) if line.compiled else network
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
@@ -175,15 +175,16 @@ def main() -> None:
     both = networks()
     difference = check_equal(both)
     rounds = options.rounds or (7 if device.type == "cpu" else 30)
-    sections = [measure(both, size, device, rounds) for size in sizes]
     where = circumstances(["torch"])
     where += f"\n- {torch.cuda.get_device_name(device)}" if device.type == "cuda" else f"\n- {options.threads} threads"
-    where += f"\n- largest difference of logits of the two networks, float64, relative: {difference:.1g}"
-    text = "\n\n".join(["# Training steps", where, __doc__.split("\n\n", 1)[1].strip(), *sections])
-    if options.batch:
-        print(text)
-    else:
-        write("training" if device.type == "cpu" else "training_gpu", text)
+    where += f"\n- largest difference of logits of the two networks in float64, relative: {difference:.1g}"
+    parts = ["# Training steps", where, __doc__.split("\n\n", 1)[1].strip()]
+    for size in sizes:  # what is measured is kept, should the next size not come to its end
+        parts.append(measure(both, size, device, rounds))
+        if options.batch:
+            print(parts[-1])
+        else:
+            write("training" if device.type == "cpu" else "training_gpu", "\n\n".join(parts))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_cli import fails
 from test_interruption import fit_command, is_same, status_of
 
 from a2video.checkpoints import Checkpoints
+from a2video.ema import TRAINING_KEY
 
 Writer = Callable[[Path], Path]
 
@@ -67,6 +69,11 @@ def test_a_step_left_out_changes_nothing(
 def test_a_step_of_several_batches_is_left_out_whole(write_config: Writer, tmp_path: Path, states: list[Any]) -> None:
     options = ["--model.network.nan_at=2", "--model.max_bad_losses=1", "--trainer.accumulate_grad_batches=3"]
     assert status_of(fit_command(write_config(tmp_path), *options, "--trainer.max_epochs=1")) == 0
+    (first, _), (second, _), (third, _) = states[:3]
+    assert not first["network.1.running_mean"].equal(torch.zeros(4))
+    for state in (second, third):  # the buffers are those of before its first batch
+        assert state["network.1.running_mean"].equal(torch.zeros(4))
+        assert state["network.1.num_batches_tracked"] == 0
     weights = [
         {name: weight for name, weight in state.items() if "running" not in name and "num_batches" not in name}
         for state, _ in states
@@ -75,6 +82,18 @@ def test_a_step_of_several_batches_is_left_out_whole(write_config: Writer, tmp_p
         True, True, True, True, False, True, False,
     ]  # fmt: skip
     assert all(weight.isfinite().all() for weight in states[-1][0].values())
+
+
+def test_averages_know_nothing_of_a_step_left_out(write_config: Writer, tmp_path: Path) -> None:
+    command = fit_command(write_config(tmp_path), "--model.max_bad_losses=1", "--trainer.max_epochs=1")
+    command += ["--trainer.callbacks+=a2video.ema.Ema", "--data.val_list=null", "--model.schedule=null"]
+    assert status_of([*command, "--trainer.limit_train_batches=3", "--model.network.nan_at=3"]) == 0
+    left_out = torch.load(tmp_path / "out/last.ckpt", weights_only=True)
+    assert status_of([*command, "--trainer.limit_train_batches=2", "--overwrite=true"]) == 0
+    ended_before = torch.load(tmp_path / "out/last.ckpt", weights_only=True)
+    assert left_out["callbacks"]["Ema"] == ended_before["callbacks"]["Ema"] == {"num_updates": 2}
+    for key in ("state_dict", TRAINING_KEY):
+        assert is_same(left_out[key], ended_before[key])
 
 
 def test_wrong_number(write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_doctor_checks import PLAN
+from test_doctor_checks import GOOD, PLAN
 
 from a2video.cli import main
 from a2video.doctor_lists import identical
-from a2video.doctor_trial import suggest_batch_size, suggest_workers
+from a2video.doctor_trial import configured, suggest_batch_size, suggest_workers
 from a2video.machine import GIB
 
 Findings = list[dict[str, str]]
@@ -87,7 +88,7 @@ def test_an_experiment_that_is_not(
     )
     assert "cannot be read" in unread
     assert "broken.mp4" in unread
-    assert any("10 of 11 videos tried" in text or "9 of 10" in text for text in of_level(findings, "note"))
+    assert any(text.startswith("9 of 10 videos tried can be read, ") for text in of_level(findings, "note"))
 
 
 def test_an_experiment_that_is_refused(
@@ -102,6 +103,20 @@ def test_an_experiment_that_is_refused(
     status, findings = examined(capsys, "--config", config, "--model.network.num_classes", "3")
     assert status == 1
     assert "the network gives 3 logits but the data has 2 classes" in of_level(findings, "error")[0]
+    for option, said in (
+        ("--data.batch_size=9", "data.batch_size 9 exceeds the 8 videos of data.train_list"),
+        ("--trainer.devices=0,1,5", "data.batch_size 4 exceeds the 8 videos of data.train_list shared by 3 devices"),
+        ("--trainer.num_nodes=3", "data.batch_size 4 exceeds the 8 videos of data.train_list shared by 3 devices"),
+    ):
+        status, findings = examined(capsys, "--config", config, option)
+        assert (status, of_level(findings, "error")) == (1, [said])
+
+
+def test_devices_are_counted_as_lightning_does(write_config: Callable[[Path], Path], tmp_path: Path) -> None:
+    patient = configured(["--config", str(write_config(tmp_path)), "--trainer.devices", "0,1"], str(tmp_path))
+    counts = [patient.num_devices(GOOD)]
+    counts += [replace(patient, devices=asked).num_devices(GOOD) for asked in ("3,", "3", 2, [0, 2, 5], "auto", -1)]
+    assert counts == [2, 1, 3, 2, 3, 1, 1]
 
 
 def test_batch_size_and_workers_from_measurements() -> None:
@@ -113,6 +128,9 @@ def test_batch_size_and_workers_from_measurements() -> None:
     assert suggest_workers(3.2, PLAN, 16).level == "ok"  # 4 workers
     assert suggest_workers(6.2, PLAN, 16).advice == "Set data.num_workers to 7."
     assert suggest_workers(6.2, PLAN, 6).advice.startswith("Set data.num_workers to 6, and make the videos smaller")
+    on_cpu = replace(PLAN, on_gpu=False, num_workers=0, num_threads=2)
+    assert suggest_workers(0.4, on_cpu, 2).advice == "Set data.num_workers to 1 and num_threads to 1."
+    assert suggest_workers(0.4, on_cpu, 4).advice == "Set data.num_workers to 1."
 
 
 def test_identical_files(tmp_path: Path) -> None:

@@ -92,6 +92,11 @@ def test_what_is_found(check, machine: Machine, plan: Plan | None, level: str, s
     assert (finding.level == "ok") == (finding.advice == "")
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_each_module_that_is_imported_is_looked_at(name: str) -> None:
+    assert check_machine(with_module(name, BROKEN)) != check_machine(GOOD)
+
+
 def test_advice_has_the_numbers() -> None:
     on_cpu = replace(PLAN, on_gpu=False, num_threads=16)
     assert cores(GOOD, on_cpu).advice == "Set num_threads to 12, or fewer workers."

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.multiprocessing as mp
+from test_interruption import fit_command, status_of
 from tiny import OneWeight, TinyData, batch_of, fit
 from torch import Tensor, nn
 
@@ -112,6 +114,25 @@ def test_statistics_of_averaged_weights(tmp_path: Path, is_first: bool) -> None:
     assert state["used"].tolist()[-2:] == pytest.approx([4 * w] * 2)
     training = torch.load(tmp_path / "last.ckpt", weights_only=True)["a2video_training_weights"]
     assert training["network.norm.running_mean"].tolist() != pytest.approx([4 * w] * 3)
+
+
+@pytest.mark.timeout(60)  # it used to wait for ever
+def test_the_loader_that_trains_goes_on_and_no_second_workers_stay(
+    write_config: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation in the middle of an epoch of 8 batches, its statistics from another pass over the same videos."""
+    num_workers: dict[str, int] = {}
+
+    def look(self: PreciseBatchNorm, trainer: Any, pl_module: Any) -> None:
+        self._update(trainer, pl_module)
+        num_workers.update({name: len(loader._workers) for name, loader in trainer.datamodule.loaders.items()})
+
+    monkeypatch.setattr(PreciseBatchNorm, "on_train_epoch_end", look)
+    options = ["--trainer.callbacks+=a2video.precise_bn.PreciseBatchNorm", "--data.num_workers=1"]
+    options += ["--trainer.val_check_interval=0.5", "--trainer.max_epochs=1", "--trainer.num_sanity_val_steps=0"]
+    assert status_of(fit_command(write_config(tmp_path), *options)) == 0
+    assert num_workers == {"train": 1, "val": 1, "precise": 0}
+    assert torch.load(tmp_path / "out/last.ckpt", weights_only=True)["global_step"] == 8
 
 
 def test_nothing_to_compute(tmp_path: Path) -> None:

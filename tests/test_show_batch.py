@@ -89,6 +89,19 @@ def test_mirrored_clips_are_shown_mirrored_and_another_epoch_has_others(options:
     assert not np.array_equal(sheets[2], sheets[0])
 
 
+def test_another_epoch_has_the_augmentation_that_training_gives_it(options: list[str], tmp_path: Path) -> None:
+    augment = ["--data.augment=a2video.augment.Augment", "--data.augment.mixup=1"]
+    cpu = ["--trainer.accelerator=cpu", f"--trainer.default_root_dir={tmp_path}", "--trainer.limit_val_batches=0"]
+    off = ["--trainer.logger=false", "--trainer.enable_checkpointing=false", "--trainer.enable_progress_bar=false"]
+    recognizer, data, trainer = experiment([*options, *augment, *cpu, *off, "--trainer.max_epochs=2"])
+    inputs: list[torch.Tensor] = []
+    recognizer.network.register_forward_pre_hook(lambda network, args: inputs.append(args[0].clone()))
+    trainer.fit(recognizer, datamodule=data)
+    seen = first_inputs(*experiment([*options, *augment, *cpu]), num_clips=4, epoch=1)
+    assert torch.equal(torch.stack([clip.values for clip in seen]), torch.cat(inputs[2:]))
+    assert any("%" in clip.label for clip in seen)
+
+
 def test_animation_has_the_frames_of_a_clip_even_if_nothing_moves(options: list[str], tmp_path: Path) -> None:
     out = tmp_path / "new folder/batch.gif"
     main(
@@ -117,5 +130,7 @@ def test_labels_of_mixed_clips() -> None:
 
 def test_wrong_options(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert "--out is a .png or a .gif file, got a.jpg" in fails(capsys, "show-batch", *options, "--out=a.jpg")
+    message = fails(capsys, "show-batch", *options, f"--out={__file__}/batch.png")
+    assert f"the folder of --out {__file__} cannot be written to (" in message
     assert "from 1 and --epoch from 0 up, got 0 and 0" in fails(capsys, "show-batch", *options, "--num_clips=0")
     assert "--nonsense" in fails(capsys, "show-batch", *options, "--nonsense=1")

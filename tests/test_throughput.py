@@ -107,15 +107,21 @@ def test_advice_counts_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     trainer, _ = run(tmp_path, monkeypatch, reading=0.0)
     monkeypatch.setattr(throughput, "usable_cores", lambda: 8)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    first, *others = advice(trainer)
-    assert first == "raise data.num_workers from 0 to 6 (8 CPU cores can be used here)"
+    first, *others = advice(trainer, 0.78)  # 3.5 times as long as it computes
+    assert first == "set data.num_workers to 4 (8 CPU cores can be used here)"
+    assert advice(trainer, 0.95)[0] == ("set data.num_workers to 7 and num_threads to 1 (8 CPU cores can be used here)")
     assert others == [
         "make the videos small once with data_prep/transcode.py",
         "give data.metadata the metadata.sqlite of data_prep/verify.py",
         "lower data.preprocessing.short_side and crop_size",
     ]
-    trainer.datamodule.num_workers = 6
-    assert advice(trainer)[0] == "get more CPU cores (8 can be used here, and data.num_workers 6 uses them)"
+    trainer.datamodule.num_workers = 4
+    assert advice(trainer, 0.21)[0] == "set data.num_workers to 6 (8 CPU cores can be used here)"
+    trainer.datamodule.num_workers = 7
+    assert advice(trainer, 0.5)[0] == "get more CPU cores (8 can be used here, and data.num_workers 7 uses them)"
+    trainer.datamodule.num_workers = 0
+    monkeypatch.setattr(throughput, "usable_cores", lambda: 2)
+    assert advice(trainer, 0.3)[0] == ("set data.num_workers to 1 and num_threads to 1 (2 CPU cores can be used here)")
 
 
 def test_a_gpu_waits_from_its_last_work_to_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:

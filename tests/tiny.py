@@ -43,6 +43,9 @@ class Batches:
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
+    def close(self) -> None:
+        pass
+
     def __len__(self) -> int:
         return len(self.batches)
 
@@ -66,7 +69,7 @@ class TinyData(pl.LightningDataModule):
         pairs = zip(values, labels or [0] * len(values), strict=True)
         return cls([batch_of(torch.full((1, 3, 1, 1, 1), float(value)), [label]) for value, label in pairs])
 
-    def train_dataloader(self) -> Batches:
+    def train_dataloader(self, name: str = "train") -> Batches:
         return self.batches
 
     val_dataloader = train_dataloader

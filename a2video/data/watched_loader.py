@@ -265,7 +265,8 @@ class _Worker:
         self.process.start()
         its_end.close()  # so that its death ends our reading from the pipe
         device = torch.cuda.current_device() if pin_memory else None
-        threading.Thread(target=self._receive, args=(answers, device, prefetch), daemon=True).start()
+        move = CopyBeside() if prefetch else pinned
+        threading.Thread(target=self._receive, args=(answers, device, move), daemon=True).start()
 
     @property
     def video(self) -> int:
@@ -291,21 +292,27 @@ class _Worker:
         return self._seconds
 
     def _receive(
-        self, answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]], device: int | None, prefetch: bool
+        self,
+        answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]],
+        device: int | None,
+        move: Callable[[Batch], Batch],
     ) -> None:
         """Puts (self, number, batch or exception) for each batch and (self, None, exception) at the end."""
         if device is not None:
             torch.cuda.set_device(device)
-        move: Callable[[Batch], Batch] = CopyBeside() if prefetch else pinned
         with self.connection:
-            try:
-                while True:
+            while True:
+                try:
                     number, answer = self.connection.recv()
+                except Exception as error:  # it has died: perhaps while we fetched the memory of its last batch
+                    answers.put((self, None, error))
+                    return
+                try:
                     if device is not None and isinstance(answer, dict):
                         answer = move(cast(Batch, answer))
-                    answers.put((self, number, answer))
-            except Exception as error:  # it has died: perhaps while we fetched the memory of its last batch
-                answers.put((self, None, error))
+                except Exception as error:  # the device has no memory left, for instance
+                    answer = error
+                answers.put((self, number, answer))
 
 
 def _work(

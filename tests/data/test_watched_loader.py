@@ -249,6 +249,23 @@ def test_errors_of_other_kinds_arrive(videos: VideoList, monkeypatch: pytest.Mon
         fails(InputError("one sentence"))
 
 
+def test_a_batch_for_which_the_device_has_no_memory_is_no_dead_worker(
+    videos: VideoList, no_orphans: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pinned(batch: Batch) -> Batch:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("a2video.data.watched_loader.pinned", pinned)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    dataset = dataset_of(videos)
+    dataset.known_bad.update(dict.fromkeys((2, 5, 9, 12), "known"))
+    loader = loader_of(dataset, 1, pin_memory=True)
+    with pytest.raises(torch.OutOfMemoryError, match=r"^CUDA out of memory$"):
+        list(loader)
+    loader.close()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_pinned_memory(videos: VideoList) -> None:
     loader = loader_of(dataset_of(videos), 2)
