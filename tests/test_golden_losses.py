@@ -25,7 +25,7 @@ from a2video.cli import main
 sys.path.insert(0, str(REPOSITORY / "data_prep"))
 import motion
 
-CONFIG = REPOSITORY / "tests/golden/debug.yaml"
+CONFIG = REPOSITORY / "configs/debug.yaml"
 GOLDEN = REPOSITORY / "tests/golden/debug_losses.json"
 SIDE = 32  # short_side and crop_size of the recipe
 NUM_VIDEOS = {"train": 18, "val": 9}
