@@ -25,7 +25,7 @@ from a2video.errors import InputError
 from a2video.freezing import Freeze
 from a2video.inference import CHECKPOINT_KEY, score_views
 from a2video.models.inflate import Inflation, load_pretrained
-from a2video.optimizers import OptimizerBuilder
+from a2video.optimizers import OptimizerBuilder, keep_settings
 from a2video.recompute import recompute_parts
 from a2video.scheduled_lr import LearningRates, ScheduledLR, check_warmup, monitored_value, run_of, say_linear_rule
 from a2video.schedules import Schedule
@@ -286,6 +286,7 @@ class Recognizer(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of what is not frozen, and the schedule, stepped after each update."""
         optimizer = self.optimizer.build(self.network)
+        optimizer.register_load_state_dict_pre_hook(keep_settings)
         if self.schedule is None and self.base_batch_size is None:
             return {"optimizer": optimizer}
         run = run_of(self.trainer, self.data.batch_size, self.base_batch_size)

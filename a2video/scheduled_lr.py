@@ -33,6 +33,12 @@ class ScheduledLR(torch.optim.lr_scheduler.LambdaLR):
     def observe(self, value: float) -> None:
         """Takes the monitored value of a finished epoch; the next update follows it already."""
         self.monitored.append(value)
+        self.go_to(self.last_epoch)
+
+    def go_to(self, step: int) -> None:
+        """The next update is `step`, counted from 0, at the base learning rates that the optimizer's groups have."""
+        self.last_epoch = step
+        self.base_lrs = [group["initial_lr"] for group in self.optimizer.param_groups]
         factors = [factor(self.last_epoch) for factor in self.lr_lambdas]
         self._last_lr = [lr * factor for lr, factor in zip(self.base_lrs, factors, strict=True)]
         for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
@@ -41,6 +47,12 @@ class ScheduledLR(torch.optim.lr_scheduler.LambdaLR):
 
 class LearningRates(pl.Callback):
     """Logs the rate of each update: `lr`, and for parts of the network with 0.2 times it, say, `lr_x0.2`."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A training that is resumed follows the schedule that is configured now, at the step where it stands."""
+        for config in trainer.lr_scheduler_configs:
+            if isinstance(config.scheduler, ScheduledLR):
+                config.scheduler.go_to(trainer.global_step)
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Where Lightning will log this step."""

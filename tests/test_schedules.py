@@ -10,7 +10,7 @@ import torch
 from tiny import OneWeight, TinyData, fit
 
 from a2video.errors import InputError
-from a2video.optimizers import Sgd
+from a2video.optimizers import AdamW, OptimizerBuilder, Sgd
 from a2video.recognizer import Recognizer
 from a2video.schedules import Cosine, EpochSteps, Plateau, Run, SampleSteps, Schedule, Steps
 
@@ -171,6 +171,25 @@ def test_plateau_falls_with_the_next_epoch_and_is_kept_in_checkpoints(tmp_path: 
     assert first + rest.rates == through
     weights = [torch.load(p / "last.ckpt", weights_only=True)["state_dict"] for p in (tmp_path, tmp_path / "through")]
     assert torch.equal(weights[0]["network.w"], weights[1]["network.w"])
+
+
+@pytest.mark.parametrize("schedule", [None, Steps([7]), Plateau(3)])
+def test_a_resumed_run_follows_what_is_configured_now(schedule: Schedule | None, tmp_path: Path) -> None:
+    """Five updates, then five at the rate 0.1; Steps([7]) counts those before."""
+    rates(schedule, tmp_path, max_epochs=1)
+    checkpoint = (tmp_path / "last.ckpt").rename(tmp_path / "first.ckpt")
+
+    def resumed(optimizer: OptimizerBuilder, schedule: Schedule | None) -> tuple[list[float], dict[str, Any]]:
+        module = Recognizer(OneWeight(), optimizer, schedule)
+        record, trainer = fit(module, TinyData.of([1] * 5), tmp_path, (), checkpoint, max_epochs=2)
+        return record.rates, trainer.optimizers[0].param_groups[0]
+
+    slower, group = resumed(Sgd(0.1, momentum=0.5, weight_decay=0), None)
+    assert slower == pytest.approx([0.1] * 5)
+    assert (group["momentum"], group["weight_decay"]) == (0.5, 0)
+    assert resumed(Sgd(0.1), Steps([7]))[0] == pytest.approx([0.1] * 2 + [0.01] * 3)
+    with pytest.raises(InputError, match=r"has dampening, lr, momentum, .* here it has betas, eps, lr, weight_decay"):
+        resumed(AdamW(0.1), schedule)
 
 
 def test_a_metric_that_is_not_there(tmp_path: Path) -> None:
