@@ -192,8 +192,26 @@ def test_a_resumed_run_follows_what_is_configured_now(schedule: Schedule | None,
         resumed(AdamW(0.1), schedule)
 
 
-def test_a_metric_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"no metric 'train/acc', there are .*train/epoch_loss, .*train/top1.*val/top5"
-    ):
+def test_metrics_of_validation_count_in_epochs_that_validate(tmp_path: Path) -> None:
+    """All is right from the second epoch on: after epochs 2 and 4 val/top1 is 1, so that patience 1 gives up after 4."""
+    plateau = Plateau(1, monitor="val/top1")
+    options = {"check_val_every_n_epoch": 2, "max_epochs": 6}
+    through = rates(plateau, tmp_path / "through", **options)
+    assert through == pytest.approx([0.5] * 20 + [0.05] * 10)
+    first = rates(plateau, tmp_path, check_val_every_n_epoch=2, max_epochs=4)  # its end is not saved
+    module = Recognizer(OneWeight(), Sgd(1.0, lr_factors={"w": 0.5}), plateau)
+    assert (
+        first + fit(module, TinyData.of([1] * 5), tmp_path, (), tmp_path / "last.ckpt", **options)[0].rates == through
+    )
+
+
+def test_a_metric_that_no_epoch_has_is_refused_before_the_first(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no metric 'train/acc', there are train/epoch_loss, train/top1.*val/top5"):
         rates(Plateau(1, monitor="train/acc"), tmp_path, max_epochs=1)
+    with pytest.raises(InputError, match=r"monitor: val/loss needs validation: give data.val_list"):
+        rates(Plateau(1, monitor="val/loss"), tmp_path, max_epochs=1, limit_val_batches=0)
+    data = TinyData.of([1])
+    data.val_list = None
+    with pytest.raises(InputError, match=r"monitor: val/top1 needs validation: give data.val_list"):
+        fit(Recognizer(OneWeight(), Sgd(1.0), Plateau(1, monitor="val/top1")), data, tmp_path, max_epochs=1)
+    assert not list(tmp_path.iterdir())  # no epoch has ended
