@@ -290,7 +290,8 @@ class Recognizer(pl.LightningModule):
         optimizer.register_load_state_dict_pre_hook(keep_settings)
         if self.schedule is not None and self.schedule.monitor is not None:
             check_monitor(self.trainer, self.schedule.monitor, self.data.val_list is not None)
-        if self.schedule is None and self.base_batch_size is None:
+        has_no_step = self.trainer.limit_train_batches == 0
+        if has_no_step or (self.schedule is None and self.base_batch_size is None):
             return {"optimizer": optimizer}
         run = run_of(self.trainer, self.data.batch_size, self.base_batch_size)
         say_linear_rule(self.trainer, self.data.batch_size, self.optimizer.lr, run)

@@ -160,6 +160,10 @@ def test_a_run_without_end(tmp_path: Path) -> None:
     assert rates(EpochSteps([1]), tmp_path, max_epochs=-1, callbacks=[StopAt(7)]) == pytest.approx(expected)
 
 
+def test_a_run_without_a_step(tmp_path: Path) -> None:
+    assert rates(Cosine(warmup_steps=2), tmp_path, 2, max_epochs=1, limit_train_batches=0) == []
+
+
 def test_plateau_falls_with_the_next_epoch_and_is_kept_in_checkpoints(tmp_path: Path) -> None:
     """All is right from the second epoch on: train/top1 is 1, 1, 1, ... and patience 2 gives up after three epochs."""
     plateau = Plateau(2)
@@ -193,12 +197,12 @@ def test_a_resumed_run_follows_what_is_configured_now(schedule: Schedule | None,
 
 
 def test_metrics_of_validation_count_in_epochs_that_validate(tmp_path: Path) -> None:
-    """All is right from the second epoch on: after epochs 2 and 4 val/top1 is 1, so that patience 1 gives up after 4."""
+    """val/top1 is 1 after the epochs 2 and 4, so that patience 1 gives up after 4."""
     plateau = Plateau(1, monitor="val/top1")
     options = {"check_val_every_n_epoch": 2, "max_epochs": 6}
     through = rates(plateau, tmp_path / "through", **options)
     assert through == pytest.approx([0.5] * 20 + [0.05] * 10)
-    first = rates(plateau, tmp_path, check_val_every_n_epoch=2, max_epochs=4)  # its end is not saved
+    first = rates(plateau, tmp_path, **{**options, "max_epochs": 4})  # saved before the end of the fourth
     module = Recognizer(OneWeight(), Sgd(1.0, lr_factors={"w": 0.5}), plateau)
     assert (
         first + fit(module, TinyData.of([1] * 5), tmp_path, (), tmp_path / "last.ckpt", **options)[0].rates == through
