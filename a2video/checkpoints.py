@@ -99,7 +99,8 @@ class Checkpoints(Checkpoint):
             return
         take_up(checkpoint)
         if self._resumed["batch"]:
-            for (name, there), here in zip(self._resumed["order"].items(), _order(trainer).values(), strict=True):
+            for name, here in _order(trainer).items():
+                there = self._resumed["order"].get(name, here)  # older checkpoints have no digest
                 if there != here:
                     raise InputError(
                         f"the checkpoint is from the middle of epoch {self._resumed['epoch']}, trained with {name} = "
@@ -275,16 +276,17 @@ def _skip(trainer: pl.Trainer, num_batches: int) -> None:
         loader.load_state_dict({"num_batches": num_batches})
 
 
-def _order(trainer: pl.Trainer) -> dict[str, int]:
+def _order(trainer: pl.Trainer) -> dict[str, Any]:
     """What the order of the training videos and their distribution over batches depend on."""
     data = cast("VideoDataModule", trainer.datamodule)  # type: ignore[attr-defined]
     return {
         "data.seed": data.seed,
         "videos in data.train_list": len(data.videos["train"]),
+        "digest of the videos and labels of data.train_list": data.videos["train"].digest,
         BATCH: data.batch_size * trainer.world_size,
         ACCUMULATED: trainer.accumulate_grad_batches,
     }
 
 
-def _clips_an_update(order: dict[str, int]) -> int:
-    return order[BATCH] * order[ACCUMULATED]
+def _clips_an_update(order: dict[str, Any]) -> int:
+    return int(order[BATCH] * order[ACCUMULATED])

@@ -130,6 +130,30 @@ class AdamW(OptimizerBuilder):
         return torch.optim.AdamW(self.groups(network), self.lr, self.betas)
 
 
+def keep_settings(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A hook for the loading of a state: momenta are taken from it, rates and the like stay as they are configured.
+
+    Raises:
+        InputError: the state is of another optimizer, or of one of other parameters.
+    """
+    here, there = optimizer.param_groups, state["param_groups"]
+    kind, kind_there = (
+        {name for name, value in group.items() if type(value) in (int, float, tuple)}
+        - {"initial_lr"}  # no flags of torch
+        for group in (here[0], there[0])
+    )
+    sizes, sizes_there = ([len(group["params"]) for group in groups] for groups in (here, there))
+    if kind != kind_there or sizes != sizes_there:
+        raise InputError(
+            f"the checkpoint's optimizer has {', '.join(sorted(kind_there))} and groups of {sizes_there} parameters, "
+            f"but here it has {', '.join(sorted(kind))} and groups of {sizes}: let the class of model.optimizer, its "
+            "lr_factors and decay_norms_and_biases, and model.freeze be as they were, or start a new training from its "
+            "weights with --model.pretrained"
+        )
+    groups = [{**group, "params": old["params"]} for group, old in zip(here, there, strict=True)]
+    return {**state, "param_groups": groups}
+
+
 def matches(pattern: str, name: str) -> bool:
     """Whether a pattern is a name or its beginning up to a dot: `conv3` matches `conv3.1.bn1.weight`."""
     return fnmatchcase(name, pattern) or fnmatchcase(name, f"{pattern}.*")

@@ -28,10 +28,10 @@ from a2video.freezing import Freeze
 from a2video.gathering import gather_rows
 from a2video.inference import CHECKPOINT_KEY, score_steadily, score_views
 from a2video.models.inflate import Inflation, load_pretrained
-from a2video.optimizers import OptimizerBuilder
+from a2video.optimizers import OptimizerBuilder, keep_settings
 from a2video.recompute import recompute_parts
 from a2video.results import accuracies, label_ranks, ranks_of, video_probs
-from a2video.scheduled_lr import LearningRates, ScheduledLR, check_warmup, monitored_value, run_of, say_linear_rule
+from a2video.scheduled_lr import LearningRates, ScheduledLR, check_monitor, check_warmup, run_of, say_linear_rule
 from a2video.schedules import Schedule
 from a2video.scores import COLUMNS, LABEL, NUM_VIEWS, VIDEO, Rows, join
 from a2video.throughput import Throughput
@@ -43,6 +43,7 @@ class DescribedData(Interface):
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     protocol: Protocol
+    val_list: str | None
     batch_size: int
     test_batch_size: int
 
@@ -209,7 +210,7 @@ class Recognizer(pl.LightningModule):
     def on_train_epoch_end(self) -> None:
         """Lets the schedule know how the epoch went."""
         if self.schedule is not None and self.schedule.monitor is not None:
-            cast(ScheduledLR, self.lr_schedulers()).observe(monitored_value(self.trainer, self.schedule.monitor))
+            cast(ScheduledLR, self.lr_schedulers()).observe(self.trainer, self.schedule.monitor)
 
     def on_validation_epoch_start(self) -> None:
         """Forgets earlier scores, and gives all ranks the statistics of the first one: those that are saved."""
@@ -315,7 +316,11 @@ class Recognizer(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of what is not frozen, and the schedule, stepped after each update."""
         optimizer = self.optimizer.build(self.network)
-        if self.schedule is None and self.base_batch_size is None:
+        optimizer.register_load_state_dict_pre_hook(keep_settings)
+        if self.schedule is not None and self.schedule.monitor is not None:
+            check_monitor(self.trainer, self.schedule.monitor, self.data.val_list is not None)
+        has_no_step = self.trainer.limit_train_batches == 0
+        if has_no_step or (self.schedule is None and self.base_batch_size is None):
             return {"optimizer": optimizer}
         run = run_of(self.trainer, self.data.batch_size, self.base_batch_size)
         say_linear_rule(self.trainer, self.data.batch_size, self.optimizer.lr, run)

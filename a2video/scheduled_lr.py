@@ -12,6 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from a2video.errors import InputError
 from a2video.schedules import Run, Schedule
 
+MONITORED = ("train/epoch_loss", "train/top1", "train/top5", "val/loss", "val/top1", "val/top5")  # what epochs log
+
 
 class ScheduledLR(torch.optim.lr_scheduler.LambdaLR):
     """Stepped after each update; what it has monitored is part of its state, and so of checkpoints.
@@ -24,15 +26,26 @@ class ScheduledLR(torch.optim.lr_scheduler.LambdaLR):
 
     def __init__(self, optimizer: torch.optim.Optimizer, schedule: Schedule | None, run: Run) -> None:
         self.monitored: list[float] = []
+        self.validated: dict[str, float] = {}  # what this epoch's last validation has found
 
         def factor(step: int) -> float:
             return run.lr_factor * (1.0 if schedule is None else schedule.factor(step, run, self.monitored))
 
         super().__init__(optimizer, factor)
 
-    def observe(self, value: float) -> None:
-        """Takes the monitored value of a finished epoch; the next update follows it already."""
-        self.monitored.append(value)
+    def observe(self, trainer: pl.Trainer, monitor: str) -> None:
+        """Takes the metric's value of the epoch that ends, if it has one; the next update follows it already."""
+        values = self.validated if monitor.startswith("val/") else trainer.callback_metrics
+        if monitor in values:
+            value: float = trainer.strategy.broadcast(float(values[monitor]))
+            self.monitored.append(value)
+            self.go_to(self.last_epoch)
+        self.validated = {}
+
+    def go_to(self, step: int) -> None:
+        """The next update is `step`, counted from 0, at the base learning rates that the optimizer's groups have."""
+        self.last_epoch = step
+        self.base_lrs = [group["initial_lr"] for group in self.optimizer.param_groups]
         factors = [factor(self.last_epoch) for factor in self.lr_lambdas]
         self._last_lr = [lr * factor for lr, factor in zip(self.base_lrs, factors, strict=True)]
         for group, lr in zip(self.optimizer.param_groups, self._last_lr, strict=True):
@@ -42,11 +55,28 @@ class ScheduledLR(torch.optim.lr_scheduler.LambdaLR):
 class LearningRates(pl.Callback):
     """Logs the rate of each update: `lr`, and for parts of the network with 0.2 times it, say, `lr_x0.2`."""
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A training that is resumed follows the schedule that is configured now, at the step where it stands."""
+        for scheduler in _scheduled(trainer):
+            scheduler.go_to(trainer.global_step)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Notes for the schedule what was found, before checkpoints are written."""
+        if not trainer.sanity_checking:
+            found = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
+            for scheduler in _scheduled(trainer):
+                scheduler.validated = found
+
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         """Where Lightning will log this step."""
         if trainer._logger_connector.should_update_logs:
             for optimizer in trainer.optimizers:
                 pl_module.log_dict(learning_rates(optimizer), batch_size=1)
+
+
+def _scheduled(trainer: pl.Trainer) -> list[ScheduledLR]:
+    schedulers = [config.scheduler for config in trainer.lr_scheduler_configs]
+    return [scheduler for scheduler in schedulers if isinstance(scheduler, ScheduledLR)]
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
@@ -89,6 +119,21 @@ def say_linear_rule(trainer: pl.Trainer, batch_size: int, lr: float, run: Run) -
     )
 
 
+def check_monitor(trainer: pl.Trainer, monitor: str, has_val_list: bool) -> None:
+    """Refuses a metric that no epoch will have.
+
+    Raises:
+        InputError: nothing of that name is logged, or nothing is validated.
+    """
+    if monitor not in MONITORED:
+        raise InputError(f"model.schedule.monitor: no metric {monitor!r}, there are {', '.join(MONITORED)}")
+    if monitor.startswith("val/") and not (has_val_list and trainer.limit_val_batches):
+        raise InputError(
+            f"model.schedule.monitor: {monitor} needs validation: give data.val_list and let trainer.limit_val_batches "
+            "not be 0, or monitor a metric of training, such as train/top1"
+        )
+
+
 def check_warmup(schedule: Schedule, run: Run) -> None:
     """Advises against a warm-up that takes much of the run."""
     if math.isinf(run.num_steps):
@@ -100,16 +145,3 @@ def check_warmup(schedule: Schedule, run: Run) -> None:
             f"Warm-up takes {schedule.warmup_steps} of {num_steps:.0f} steps{counted}: consider fewer "
             "model.schedule.init_args.warmup_steps"
         )
-
-
-def monitored_value(trainer: pl.Trainer, monitor: str) -> float:
-    """The metric's value of the epoch that ends, that of the first rank on all of them.
-
-    Raises:
-        InputError: nothing of that name is logged.
-    """
-    metrics = trainer.callback_metrics
-    if monitor not in metrics:
-        raise InputError(f"model.schedule.monitor: no metric {monitor!r}, there are {', '.join(sorted(metrics))}")
-    value: float = trainer.strategy.broadcast(float(metrics[monitor]))
-    return value

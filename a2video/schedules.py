@@ -131,7 +131,8 @@ class Plateau(Schedule):
     Args:
         patience: epochs in a row without a new best after which it is multiplied; then they are counted anew.
         gamma: the factor each time.
-        monitor: a metric of each epoch: train/top1, train/epoch_loss, or of the validation val/top1 or val/loss.
+        monitor: a metric of each epoch: train/top1, train/top5, train/epoch_loss, or of the validation val/top1,
+            val/top5 or val/loss; then only epochs with a validation count.
         maximize: whether larger is better; false for losses.
         min_gain: a new best exceeds the old one by more than this.
         warmup_steps: in updates, see Schedule.

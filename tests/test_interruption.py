@@ -230,7 +230,7 @@ def test_slurm_runs_a_job_again_from_where_it_was(
 
 
 def test_sigusr1_saves_and_goes_on_and_damage_is_survived(
-    write_config: Writer, tmp_path: Path, signal_at: Callable[..., None],
+    write_config: Writer, tmp_path: Path, signal_at: Callable[..., None], small_data: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     command = fit_command(write_config(tmp_path), "--trainer.max_epochs=1")
@@ -246,6 +246,11 @@ def test_sigusr1_saves_and_goes_on_and_damage_is_survived(
     assert "middle of epoch 0, trained with data.batch_size times devices = 1, but here it is 2" in fails(
         capsys, *command, "--data.batch_size=2", "--ckpt_path=last"
     )
+    header, *videos = (small_data / "train.csv").read_text("utf-8").splitlines()
+    other = tmp_path / "other.csv"
+    other.write_text("\n".join([header, *videos[::-1]]) + "\n", "utf-8")
+    options = [f"--data.train_list={other}", f"--data.root={small_data}", "--ckpt_path=last"]
+    assert "trained with digest of the videos and labels of data.train_list = " in fails(capsys, *command, *options)
     assert status_of([*command, "--ckpt_path=last"]) == 0
     assert is_same(torch.load(out / "last.ckpt", weights_only=True)["state_dict"], end["state_dict"])
     assert sorted(p.name for p in out.iterdir() if "ckpt" in p.name) == [

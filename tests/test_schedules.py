@@ -10,7 +10,7 @@ import torch
 from tiny import OneWeight, TinyData, fit
 
 from a2video.errors import InputError
-from a2video.optimizers import Sgd
+from a2video.optimizers import AdamW, OptimizerBuilder, Sgd
 from a2video.recognizer import Recognizer
 from a2video.schedules import Cosine, EpochSteps, Plateau, Run, SampleSteps, Schedule, Steps
 
@@ -160,6 +160,10 @@ def test_a_run_without_end(tmp_path: Path) -> None:
     assert rates(EpochSteps([1]), tmp_path, max_epochs=-1, callbacks=[StopAt(7)]) == pytest.approx(expected)
 
 
+def test_a_run_without_a_step(tmp_path: Path) -> None:
+    assert rates(Cosine(warmup_steps=2), tmp_path, 2, max_epochs=1, limit_train_batches=0) == []
+
+
 def test_plateau_falls_with_the_next_epoch_and_is_kept_in_checkpoints(tmp_path: Path) -> None:
     """All is right from the second epoch on: train/top1 is 1, 1, 1, ... and patience 2 gives up after three epochs."""
     plateau = Plateau(2)
@@ -173,8 +177,45 @@ def test_plateau_falls_with_the_next_epoch_and_is_kept_in_checkpoints(tmp_path: 
     assert torch.equal(weights[0]["network.w"], weights[1]["network.w"])
 
 
-def test_a_metric_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        InputError, match=r"no metric 'train/acc', there are .*train/epoch_loss, .*train/top1.*val/top5"
-    ):
+@pytest.mark.parametrize("schedule", [None, Steps([7]), Plateau(3)])
+def test_a_resumed_run_follows_what_is_configured_now(schedule: Schedule | None, tmp_path: Path) -> None:
+    """Five updates, then five at the rate 0.1; Steps([7]) counts those before."""
+    rates(schedule, tmp_path, max_epochs=1)
+    checkpoint = (tmp_path / "last.ckpt").rename(tmp_path / "first.ckpt")
+
+    def resumed(optimizer: OptimizerBuilder, schedule: Schedule | None) -> tuple[list[float], dict[str, Any]]:
+        module = Recognizer(OneWeight(), optimizer, schedule)
+        record, trainer = fit(module, TinyData.of([1] * 5), tmp_path, (), checkpoint, max_epochs=2)
+        return record.rates, trainer.optimizers[0].param_groups[0]
+
+    slower, group = resumed(Sgd(0.1, momentum=0.5, weight_decay=0), None)
+    assert slower == pytest.approx([0.1] * 5)
+    assert (group["momentum"], group["weight_decay"]) == (0.5, 0)
+    assert resumed(Sgd(0.1), Steps([7]))[0] == pytest.approx([0.1] * 2 + [0.01] * 3)
+    with pytest.raises(InputError, match=r"has dampening, lr, momentum, .* here it has betas, eps, lr, weight_decay"):
+        resumed(AdamW(0.1), schedule)
+
+
+def test_metrics_of_validation_count_in_epochs_that_validate(tmp_path: Path) -> None:
+    """val/top1 is 1 after the epochs 2 and 4, so that patience 1 gives up after 4."""
+    plateau = Plateau(1, monitor="val/top1")
+    options = {"check_val_every_n_epoch": 2, "max_epochs": 6}
+    through = rates(plateau, tmp_path / "through", **options)
+    assert through == pytest.approx([0.5] * 20 + [0.05] * 10)
+    first = rates(plateau, tmp_path, **{**options, "max_epochs": 4})  # saved before the end of the fourth
+    module = Recognizer(OneWeight(), Sgd(1.0, lr_factors={"w": 0.5}), plateau)
+    assert (
+        first + fit(module, TinyData.of([1] * 5), tmp_path, (), tmp_path / "last.ckpt", **options)[0].rates == through
+    )
+
+
+def test_a_metric_that_no_epoch_has_is_refused_before_the_first(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no metric 'train/acc', there are train/epoch_loss, train/top1.*val/top5"):
         rates(Plateau(1, monitor="train/acc"), tmp_path, max_epochs=1)
+    with pytest.raises(InputError, match=r"monitor: val/loss needs validation: give data.val_list"):
+        rates(Plateau(1, monitor="val/loss"), tmp_path, max_epochs=1, limit_val_batches=0)
+    data = TinyData.of([1])
+    data.val_list = None
+    with pytest.raises(InputError, match=r"monitor: val/top1 needs validation: give data.val_list"):
+        fit(Recognizer(OneWeight(), Sgd(1.0), Plateau(1, monitor="val/top1")), data, tmp_path, max_epochs=1)
+    assert not list(tmp_path.iterdir())  # no epoch has ended

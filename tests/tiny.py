@@ -61,6 +61,7 @@ class TinyData(pl.LightningDataModule):
         self.batches = Batches(batches)
         self.class_names = ("a", "b")
         self.preprocessing = Preprocessing(1, 1, 1, 1, 1, 1, mean=(0, 0, 0), std=(1, 1, 1))
+        self.val_list: str | None = "the training batches"
         self.batch_size = 1
 
     @classmethod

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from a2video.data.folders import Folders, exists
@@ -49,6 +51,13 @@ class VideoList:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @cached_property
+    def digest(self) -> str:
+        """Differs where videos, their order or labels do; wherever the folder lies that has them all."""
+        folder = os.path.commonprefix(self.paths).rpartition(os.sep)[0]  # noqa: RUF071
+        rows = "\n".join(f"{label} {path[len(folder) :]}" for path, label in zip(self.paths, self.labels, strict=True))
+        return hashlib.sha256(rows.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def present(self) -> VideoList:
         """The list without its missing videos."""

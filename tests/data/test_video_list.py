@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from a2video.data.video_list import NO_LABEL, read_class_names, read_video_list
+from a2video.data.video_list import NO_LABEL, VideoList, read_class_names, read_video_list
 from a2video.errors import InputError
 
 
@@ -60,6 +61,18 @@ def test_byte_order_mark_and_root(folder: Path) -> None:
     path = folder / "list.csv"
     path.write_text("\ufeffpath,label\r\na b.mp4,x\r\n", encoding="utf-8")
     assert read_video_list(path, root=folder / "videos/fight").paths == (f"{folder}/videos/fight/a b.mp4",)
+
+
+def test_digest_tells_lists_apart_but_not_places() -> None:
+    first = VideoList("", ("/a/train/left/1.mp4", "/a/train/right/2.mp4"), (0, 1), ("left", "right"))
+    assert first.digest == replace(first, paths=("b/left/1.mp4", "b/right/2.mp4")).digest
+    for paths, labels in (
+        (("/a/train/left/1.mp4", "/a/train/right/3.mp4"), (0, 1)),
+        (("/a/train/right/2.mp4", "/a/train/left/1.mp4"), (1, 0)),
+        (first.paths, (1, 0)),
+    ):
+        assert first.digest != replace(first, paths=paths, labels=labels).digest
+    assert replace(first, paths=("/mixed.mp4", "mixed.mp4")).digest
 
 
 def test_csv_without_labels(folder: Path) -> None:
