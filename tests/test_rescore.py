@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,8 @@ def test_late_fusion() -> None:
     assert found["protocol"] == "late fusion of 0.75 x [2 clips x 1 crop]; 0.25 x [2 clips x 1 crop]"
     certain = made_scores([[[1.0, 1e-45]], [[1.0, 1e-45]]], [0, 1])
     assert np.isfinite(fuse([certain]).rows.logits).all()
+    moved = replace(other, paths=tuple(f"/elsewhere/{path}" for path in other.paths))
+    assert np.array_equal(fuse([first, moved]).rows.logits, fuse([first, other]).rows.logits)
     for several, weights, message in (
         ([first, made_scores([[[0.5, 0.5]]], [0])], None, "only scores of the same videos can be fused"),
         ([first, made_scores([[[0.5, 0.4, 0.1]]] * 3, [0, 1, 0])], None, "different classes"),
@@ -197,6 +200,14 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ["75.0%", "-", "75.0%", "4/4", "50.0%", "75.0%"],
     ]
     assert lines[3].startswith("mean of 2 ")
+    own = ("rescore", tmp_path / "1", "--out", tmp_path / "1", "--overwrite", "--protocol", "1x1")
+    assert "is one of the scores to be read" in fails(capsys, *own)
+    assert len(read_scores(tmp_path / "1").rows) == 4
+    (tmp_path / "out2/results.json").rename(tmp_path / "results.json")
+    assert "scores.parquet exists: choose another" in fails(
+        capsys, "rescore", tmp_path / "1", "--out", tmp_path / "out2"
+    )
+    (tmp_path / "results.json").rename(tmp_path / "out2/results.json")
     again = ("rescore", tmp_path / "1", "--out", tmp_path / "out1")
     assert "results.json exists: choose another --out" in fails(capsys, *again)
     assert "--protocol '7' is neither" in fails(capsys, *again, "--overwrite", "--protocol", "7")
