@@ -178,9 +178,12 @@ def _rescore(options: argparse.Namespace) -> int:
     from a2video.rescore import choose_views, class_choice, fuse, with_average, with_classes
     from a2video.score_files import read_scores, write_scores
 
-    results = options.out / "results.json"
-    if results.exists() and not options.overwrite:
-        raise InputError(f"{results} exists: choose another --out, or replace it by --overwrite")
+    results, ours = options.out / "results.json", options.out / "scores.parquet"
+    if ours.resolve() in [(path / ours.name if path.is_dir() else path).resolve() for path in options.scores]:
+        raise InputError(f"{ours} is one of the scores to be read, and would be replaced: choose another --out")
+    for written in (results, ours):
+        if written.exists() and not options.overwrite:
+            raise InputError(f"{written} exists: choose another --out, or replace it by --overwrite")
     several = []
     for path in options.scores:
         scores = read_scores(path)
@@ -189,9 +192,9 @@ def _rescore(options: argparse.Namespace) -> int:
         several.append(scores if options.classes is None else with_classes(scores, class_choice(options.classes)))
     scores = fuse(several, options.weights) if len(several) > 1 or options.weights else several[0]
     (options.out / "report.html").unlink(missing_ok=True)  # of what was there before; `a2video report` makes it anew
-    written = [*write_tables(scores, options.out), write_scores(scores, options.out / "scores.parquet")]
-    print(comparison_table(written[:1]))
-    print("Wrote " + ", ".join(map(str, written)))
+    files = [*write_tables(scores, options.out), write_scores(scores, ours)]
+    print(comparison_table(files[:1]))
+    print("Wrote " + ", ".join(map(str, files)))
     return 0
 
 

@@ -44,7 +44,12 @@ def comparison_table(results: Sequence[Path], with_mean: bool = False) -> str:
         )
         for line in lines
     ]
-    return "\n".join([*rows, *(f"{file.parent}: {content['protocol']}" for file, content in runs)])
+    return "\n".join([*rows, *(f"{file.parent}: {one_line(content['protocol'])}" for file, content in runs)])
+
+
+def one_line(text: str) -> str:
+    """Without what moves a terminal's cursor or cannot be printed."""
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
 
 
 def _read(path: Path) -> tuple[Path, dict[str, Any]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections import Counter
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +16,6 @@ from markupsafe import Markup
 
 from a2video import __version__
 from a2video.atomic import write_text
-from a2video.data.video_list import NO_LABEL
 from a2video.errors import InputError
 from a2video.html_charts import confusion_chart, curve_chart, percent, reliability_chart
 from a2video.html_gallery import NUM_MISTAKES, gallery
@@ -91,11 +89,7 @@ def _without_controls(value: Any) -> Any:
 
 def _content(scores: Scores) -> dict[str, Any]:
     """All but where the scores come from."""
-    num_unlabelled = sum(label == NO_LABEL for label in scores.labels)
     probs, results = video_probs(scores.rows, scores.about.average), summarize(scores)
-    if num_unlabelled:
-        kept = ("num_videos", "num_scored", "coverage", "chance", "failed")
-        results = {name: value if name in kept else None for name, value in results.items()}
     about = scores.about
     centre = "which this protocol does not score" if about.center_view is None else "as in validation"
     unscored = [
@@ -107,7 +101,6 @@ def _content(scores: Scores) -> dict[str, Any]:
         "version": __version__,
         "results": results,
         "class_names": scores.class_names,
-        "num_unlabelled": num_unlabelled,
         "levels": [
             ("video", "Video level", "All views of a video together:", about.protocol),
             ("clip", "Clip level", "Each view by itself:", about.protocol),
@@ -119,8 +112,6 @@ def _content(scores: Scores) -> dict[str, Any]:
         "confusion": None,
         **_curve(scores),
     }
-    if num_unlabelled:
-        return content | {"classes": _predictions(scores, probs)}
     classes = [
         {
             "name": row["class"],
@@ -137,7 +128,7 @@ def _content(scores: Scores) -> dict[str, Any]:
 
 
 def _mistakes(scores: Scores, probs: FloatArray) -> dict[str, Any]:
-    """Of labelled videos, at least one of them scored."""
+    """Of at least one scored video."""
     counts = np.zeros((len(scores.class_names),) * 2, np.int64)
     np.add.at(counts, (scores.scored_labels, probs.argmax(1)), 1)
     cells = [[*map(int, place), int(counts[tuple(place)])] for place in np.argwhere(counts)]
@@ -150,15 +141,6 @@ def _mistakes(scores: Scores, probs: FloatArray) -> dict[str, Any]:
         "confused": most_confused(scores, probs)[:NUM_CONFUSED],
         "mistakes": list(gallery(worst_mistakes(scores, NUM_MISTAKES), scores.about.preprocessing)),
     }
-
-
-def _predictions(scores: Scores, probs: FloatArray) -> list[dict[str, Any]]:
-    """How often each class was predicted, where there are no labels."""
-    counts = Counter(probs.argmax(1).tolist())
-    return [
-        {"name": name, "share": counts[place] / max(1, len(probs)), "count": counts[place], "count_text": counts[place]}
-        for place, name in enumerate(scores.class_names)
-    ]
 
 
 def _curve(scores: Scores) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -170,11 +171,12 @@ def fuse(several: Sequence[Scores], weights: Sequence[float] | None = None) -> S
         raise InputError(f"--weights: expected {len(several)} numbers from 0 up that are not all 0, got {weights}")
     shares /= shares.sum()
     first = several[0]
-    labels = dict(zip(first.paths, first.labels, strict=True))
-    for other in several[1:]:
+    names = [_relative_paths(scores) for scores in several]
+    labels = dict(zip(names[0], first.labels, strict=True))
+    for other, paths in zip(several[1:], names[1:], strict=True):
         if other.class_names != first.class_names:
             raise InputError(f"{other.about.list} and {first.about.list} were tested with different classes")
-        if dict(zip(other.paths, other.labels, strict=True)) != labels:
+        if dict(zip(paths, other.labels, strict=True)) != labels:
             raise InputError(
                 f"only scores of the same videos can be fused, but {other.about.list} and {first.about.list} differ: "
                 "for the mean over several lists use `a2video compare --mean`"
@@ -182,15 +184,19 @@ def fuse(several: Sequence[Scores], weights: Sequence[float] | None = None) -> S
     probs = [
         dict(
             zip(
-                (scores.paths[video] for video in scores.scored),
+                (paths[video] for video in scores.scored),
                 video_probs(scores.rows, scores.about.average),
                 strict=True,
             )
         )
-        for scores in several
+        for scores, paths in zip(several, names, strict=True)
     ]
-    unscored = {path: why for one in several for path, why in ((one.paths[v], w) for v, w in one.unscored.items())}
-    kept = [(video, path) for video, path in enumerate(first.paths) if path not in unscored]
+    unscored = {
+        paths[video]: why
+        for scores, paths in zip(several, names, strict=True)
+        for video, why in scores.unscored.items()
+    }
+    kept = [(video, path) for video, path in enumerate(names[0]) if path not in unscored]
     logits = np.empty((len(kept), len(first.class_names)), np.float32)
     views = np.zeros((len(kept), len(COLUMNS)), np.int32)
     for row, (video, path) in enumerate(kept):
@@ -206,8 +212,14 @@ def fuse(several: Sequence[Scores], weights: Sequence[float] | None = None) -> S
         for name in ("checkpoint", "checkpoint_sha256", "reader", "precision")
     }
     about = replace(about, protocol=f"late fusion of {protocols}", average="probs", center_view=None, **joined)
-    reasons = {video: unscored[path] for video, path in enumerate(first.paths) if path in unscored}
+    reasons = {video: unscored[path] for video, path in enumerate(names[0]) if path in unscored}
     return replace(first, about=about, rows=Rows(views, logits), unscored=reasons)
+
+
+def _relative_paths(scores: Scores) -> list[str]:
+    """Of the videos, from the folder that all have in common: the same wherever they lie."""
+    folder = os.path.commonpath([Path(path).absolute().parent for path in scores.paths])
+    return [os.path.relpath(path, folder) for path in scores.paths]
 
 
 def accuracy_by_num_clips(scores: Scores) -> list[tuple[int, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from a2video.atomic import write_whole
+from a2video.comparison import one_line
 from a2video.errors import InputError
 from a2video.scores import CLIP, COLUMNS, FUSED_CLIP, LABEL, NUM_VIEWS, VIDEO, VIEW, About, Rows, Scores
 
 FORMAT = 1
 ROWS_AT_A_TIME = 1 << 14
+MAX_LOGIT = 1e30  # of which a mean still is a number
 KEY = b"a2video"  # of our JSON in the file's metadata
 
 
@@ -98,9 +101,10 @@ def _check(rows: Rows) -> None:
     """Raises ValueError for rows that no test gives."""
     views = rows.views
     if not all(
-        np.isfinite(rows.logits[part : part + ROWS_AT_A_TIME]).all() for part in range(0, len(views), ROWS_AT_A_TIME)
+        (np.abs(rows.logits[part : part + ROWS_AT_A_TIME]) < MAX_LOGIT).all()
+        for part in range(0, len(views), ROWS_AT_A_TIME)
     ):
-        raise ValueError("it has logits that are missing or not finite")
+        raise ValueError("it has logits that are missing, not finite or too large")
     if (
         (views[:, VIEW] < 0).any()
         or (views[:, VIEW] >= views[:, NUM_VIEWS]).any()
@@ -112,6 +116,11 @@ def _check(rows: Rows) -> None:
     for first, second in zip(order[:-1][same], order[1:][same], strict=True):
         if (views[first] != views[second]).any() or (rows.logits[first] != rows.logits[second]).any():
             raise ValueError(f"view {views[first, VIEW]} of video {views[first, VIDEO]} is there twice and differs")
+
+
+def _text(value: Any) -> str:
+    """With escapes instead of lone surrogates, which cannot be printed or drawn."""
+    return str(value).encode("utf-8", "backslashreplace").decode()
 
 
 def write_scores(scores: Scores, path: Path) -> Path:
@@ -138,10 +147,11 @@ def read_scores(path: str | Path) -> Scores:
     path = Path(path) / "scores.parquet" if Path(path).is_dir() else Path(path)
     rows, content = read_rows(path)
     try:
-        names, videos = [str(name) for name in content["class_names"]], content["videos"]
+        names, videos = [_text(name) for name in content["class_names"]], content["videos"]
         paths, labels = [str(video) for video, _ in videos], [int(label) for _, label in videos]
         failed = {int(video): str(reason) for video, reason in content["unscored"]}
         about = About.from_dict(content["about"])
+        about = replace(about, protocol=one_line(_text(about.protocol)))
         if len(names) != rows.logits.shape[1] or not names:
             raise ValueError(f"{len(names)} class names for {rows.logits.shape[1]} logits")
         if not paths or not set(rows.views[:, VIDEO].tolist()) <= set(range(len(paths))):

@@ -7,11 +7,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
+
 from a2video.comparison import comparison_table
 from a2video.errors import InputError
 
 PLACE = "{split}"
 FOLDER_OPTIONS = ("--trainer.default_root_dir", "--out")
+CONFIG_OPTIONS = ("--config", "-c")
 
 
 def run_splits(splits: Sequence[str], command: Sequence[str]) -> int:
@@ -19,7 +22,7 @@ def run_splits(splits: Sequence[str], command: Sequence[str]) -> int:
 
     Args:
         splits: such as ["1", "2", "3"].
-        command: subcommand first; its output folder has {split} in it.
+        command: subcommand first; its output folder, in an option or a YAML file of it, is another for each split.
 
     Returns:
         The exit status of the first run that failed, or 0.
@@ -29,28 +32,42 @@ def run_splits(splits: Sequence[str], command: Sequence[str]) -> int:
     """
     if not command:
         raise InputError("no command to run: give it after --, as in a2video splits 1 2 3 -- test --config ...")
-    folder = _folder(command)
-    if folder is None or PLACE not in folder:
+    commands = [[option.replace(PLACE, split) for option in command] for split in splits]
+    folders = [_folder(options) for options in commands]
+    if None in folders or len({*map(str, folders)}) < len(folders):
         raise InputError(
-            f"all splits would be written to one folder: give {' or '.join(FOLDER_OPTIONS)} a folder with {PLACE} in it"
+            f"all splits would be written to one folder, {folders[0] or 'that of no option'}: give "
+            f"{' or '.join(FOLDER_OPTIONS)} a folder with {PLACE} in it, or a --config for each"
         )
-    for split in splits:
-        options = [option.replace(PLACE, split) for option in command]
+    for split, options in zip(splits, commands, strict=True):
         print(f"split {split}: a2video {' '.join(options)}", flush=True)
         status = subprocess.run([sys.executable, "-m", "a2video", *options], check=False).returncode
         if status:
             return status
-    folders = [Path(folder.replace(PLACE, split)) for split in splits]
     if command[0] in ("test", "rescore"):
-        print(comparison_table(folders, with_mean=True))
+        print(comparison_table([folder for folder in folders if folder], with_mean=True))
     return 0
 
 
-def _folder(command: Sequence[str]) -> str | None:
-    """Where the command writes its results."""
+def _folder(options: Sequence[str]) -> Path | None:
+    """Where the command writes its results: of its options and YAML files the last that says so, as when it runs."""
     found = None
-    for number, option in enumerate(command):
+    for number, option in enumerate(options):
         name, has_value, value = option.partition("=")
+        value = value if has_value else next(iter(options[number + 1 :]), "")
         if name in FOLDER_OPTIONS:
-            found = value if has_value else next(iter(command[number + 1 :]), None)
-    return found
+            found = value
+        elif name in CONFIG_OPTIONS:
+            found = _configured_folder(value) or found
+    return Path(found) if found else None
+
+
+def _configured_folder(config: str) -> str | None:
+    """trainer.default_root_dir of a YAML file."""
+    try:
+        trainer = yaml.safe_load(Path(config).read_text(encoding="utf-8"))["trainer"]
+        return None if trainer["default_root_dir"] is None else str(trainer["default_root_dir"])
+    except (KeyError, TypeError):
+        return None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"--config {config} cannot be read: {' '.join(str(error).split())}") from error

@@ -92,15 +92,28 @@ def same_files(folder: Path, other: Path) -> bool:
     return all((folder / name).read_bytes() == (other / name).read_bytes() for name in names)
 
 
-@pytest.mark.parametrize(("num_ranks", "num_workers", "batch_size"), [(2, 0, 31), (3, 2, 1)])
+@pytest.mark.parametrize(("num_ranks", "num_workers", "batch_size", "together"), [(2, 0, 31, 16), (3, 2, 1, 7)])
 def test_ranks_workers_and_batches_change_no_bit(
-    alone: Path, trained: Path, write_config: Writer, tmp_path: Path, num_ranks: int, num_workers: int, batch_size: int
+    alone: Path,
+    trained: Path,
+    write_config: Writer,
+    tmp_path: Path,
+    num_ranks: int,
+    num_workers: int,
+    batch_size: int,
+    together: int,
 ) -> None:
     devices = [f"--trainer.devices={num_ranks}", "--trainer.strategy=ddp"]
     options = [*devices, f"--data.num_workers={num_workers}", f"--data.batch_size={batch_size}"]
+    options.append(f"--data.test_batch_size={together}")
     done = run(tmp_path, ["-m", "a2video", *command(write_config(tmp_path), trained, *options)])
     assert done.returncode == 0, done.stderr
-    assert same_files(tmp_path / "out", alone)
+    if together == 16:  # as in `alone`
+        assert same_files(tmp_path / "out", alone)
+    found, wanted = (json.loads((folder / "results.json").read_text()) for folder in (tmp_path / "out", alone))
+    assert {**found, "test_batch_size": 16} == {**wanted, "test_batch_size": 16}
+    logits = [read_scores(folder).rows.logits for folder in (tmp_path / "out", alone)]
+    assert np.abs(logits[0] - logits[1]).max() < 1e-6
     assert sorted(opened(tmp_path)) == sorted(opened(alone.parent))
 
 
@@ -131,7 +144,7 @@ def test_a_plain_loop_gives_the_same(alone: Path, trained: Path, small_data: Pat
 def test_killed_and_run_again_on_more_ranks(alone: Path, trained: Path, write_config: Writer, tmp_path: Path) -> None:
     """One video is left for two ranks; a part that was damaged meanwhile makes it two."""
     config = write_config(tmp_path)
-    killed = run(tmp_path, ["-c", KILL, *command(config, trained, "--data.batch_size=1")])
+    killed = run(tmp_path, ["-c", KILL, *command(config, trained)])
     assert killed.returncode == -9, killed.stderr
     parts = sorted((tmp_path / "out/scores.parts").glob("*.parquet"))
     assert len(parts) == KILLED_AFTER
@@ -159,7 +172,7 @@ def test_stopped_without_being_killed(
     read = VideoCounter(stop_at=3)
     monkeypatch.setattr("counting_reader.CountingReader.read", read)
     with pytest.raises(SystemExit):
-        main(command(config, trained, "--data.batch_size=1"))
+        main(command(config, trained))
     (part,) = (tmp_path / "out/scores.parts").glob("*.parquet")
     content = part.read_bytes()
     for damaged, num_read in ((content[: len(content) // 2], 5), (content, 3)):

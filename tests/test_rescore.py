@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from conftest import CONFIG
 from made_scores import made_scores
 from test_cli import fails
 
@@ -150,6 +153,8 @@ def test_late_fusion() -> None:
     assert found["protocol"] == "late fusion of 0.75 x [2 clips x 1 crop]; 0.25 x [2 clips x 1 crop]"
     certain = made_scores([[[1.0, 1e-45]], [[1.0, 1e-45]]], [0, 1])
     assert np.isfinite(fuse([certain]).rows.logits).all()
+    moved = replace(other, paths=tuple(f"/elsewhere/{path}" for path in other.paths))
+    assert np.array_equal(fuse([first, moved]).rows.logits, fuse([first, other]).rows.logits)
     for several, weights, message in (
         ([first, made_scores([[[0.5, 0.5]]], [0])], None, "only scores of the same videos can be fused"),
         ([first, made_scores([[[0.5, 0.4, 0.1]]] * 3, [0, 1, 0])], None, "different classes"),
@@ -195,6 +200,14 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ["75.0%", "-", "75.0%", "4/4", "50.0%", "75.0%"],
     ]
     assert lines[3].startswith("mean of 2 ")
+    own = ("rescore", tmp_path / "1", "--out", tmp_path / "1", "--overwrite", "--protocol", "1x1")
+    assert "is one of the scores to be read" in fails(capsys, *own)
+    assert len(read_scores(tmp_path / "1").rows) == 4
+    (tmp_path / "out2/results.json").rename(tmp_path / "results.json")
+    assert "scores.parquet exists: choose another" in fails(
+        capsys, "rescore", tmp_path / "1", "--out", tmp_path / "out2"
+    )
+    (tmp_path / "results.json").rename(tmp_path / "out2/results.json")
     again = ("rescore", tmp_path / "1", "--out", tmp_path / "out1")
     assert "results.json exists: choose another --out" in fails(capsys, *again)
     assert "--protocol '7' is neither" in fails(capsys, *again, "--overwrite", "--protocol", "7")
@@ -205,13 +218,16 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "no mean of tests by different protocols" in message
 
 
-def test_one_command_for_all_splits(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ran: list[Sequence[str]] = []
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
+    """The commands that `a2video splits` runs, in this process."""
+    commands: list[Sequence[str]] = []
+    really_run = subprocess.run
 
-    def run(command: Sequence[str], check: bool) -> subprocess.CompletedProcess[str]:
-        ran.append(command[3:])
+    def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if "a2video" not in command:  # such as git
+            return really_run(command, **options)
+        commands.append(command[3:])
         status = 0
         try:
             main(command[3:])
@@ -220,6 +236,37 @@ def test_one_command_for_all_splits(
         return subprocess.CompletedProcess(command, status)
 
     monkeypatch.setattr(splits.subprocess, "run", run)
+    return commands
+
+
+def test_three_tests_whose_folders_are_in_their_yaml_files(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ran: list[Sequence[str]], small_data: Path, trained: Path
+) -> None:
+    head, *videos = (small_data / "test.csv").read_text("utf-8").splitlines()
+    for number, chosen in ((1, videos[:2]), (2, videos[:3]), (3, videos[3:])):
+        (tmp_path / f"{number}.csv").write_text("\n".join([head, *chosen]), "utf-8")
+        config = CONFIG.format(out=tmp_path / f"runs/split{number}", data=small_data)
+        config = config.replace(str(small_data / "test.csv"), str(tmp_path / f"{number}.csv"))
+        (tmp_path / f"split{number}.yaml").write_text(config, "utf-8")
+    command = ["test", f"--config={tmp_path}/split{{split}}.yaml", "--ckpt_path", str(trained / "best.ckpt")]
+    with pytest.raises(SystemExit) as exit_info:
+        main(["splits", "1", "2", "3", "--", *command, f"--data.root={small_data}"])
+    assert exit_info.value.code == 0
+    assert len(ran) == 3
+    tops = [json.loads((tmp_path / f"runs/split{n}/results.json").read_text())["video_top1"] for n in (1, 2, 3)]
+    (mean,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("mean of 3"))
+    assert mean.split()[-6:-2] == [f"{sum(tops) / 3:.1%}", "-", f"{sum(tops) / 3:.1%}", "7/7"]
+    one_folder = ["--trainer.default_root_dir", str(tmp_path / "x")]
+    message = fails(capsys, "splits", "1", "2", "--", *command, *one_folder)
+    assert f"all splits would be written to one folder, {tmp_path / 'x'}" in message
+    assert "all splits would be written to one folder" in fails(capsys, "splits", "1", "1", "--", *command)
+    assert "split4.yaml cannot be read: [Errno 2]" in fails(capsys, "splits", "1", "4", "--", *command)
+    assert len(ran) == 3
+
+
+def test_one_command_for_all_splits(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ran: list[Sequence[str]]
+) -> None:
     for split, label in ((1, 0), (2, 1)):
         write_scores(made_scores([[[0.9, 0.1]], [[0.2, 0.8]]], [label, 1]), tmp_path / f"{split}/scores.parquet")
     command = ["rescore", f"{tmp_path}/{{split}}", f"--out={tmp_path}/out{{split}}"]

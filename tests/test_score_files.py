@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from made_scores import made_scores
 
+from a2video.comparison import comparison_table
+from a2video.data.transforms import Preprocessing
 from a2video.errors import InputError
 from a2video.results import summarize
 from a2video.score_files import read_scores, write_scores
@@ -69,8 +71,8 @@ def metadata(old: str, new: str) -> Callable[[pa.Table], pa.Table]:
     return changed
 
 
-def nan_logits(table: pa.Table) -> pa.Array:
-    flat = np.full(2 * len(table), np.nan, np.float32)
+def nan_logits(table: pa.Table, value: float = np.nan) -> pa.Array:
+    flat = np.full(2 * len(table), value, np.float32)
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), 2)
 
 
@@ -89,7 +91,8 @@ def int32(values: list[int | None]) -> pa.Array:
         (change(view=int32([0, 1, 3, 0, 1, 2])), "a view with an impossible number"),
         (change(video=int32([0, 0, 0, 7, 7, 7])), "views of videos that are none of the 3 listed"),
         (change(label=int32([1, 1, 1, 1, 1, 1])), "labels that differ"),
-        (change(logits=nan_logits), "logits that are missing or not finite"),
+        (change(logits=nan_logits), "logits that are missing, not finite or too large"),
+        (change(logits=lambda table: nan_logits(table, 3e38)), "logits that are missing, not finite or too large"),
         (lambda table: table.replace_schema_metadata(None), "no `a2video` of format 1"),
         (metadata('"format": 1', '"format": 2'), "no `a2video` of format 1"),
         (metadata('"class_names": ["a", "b"]', '"class_names": ["a"]'), "1 class names for 2 logits"),
@@ -106,6 +109,19 @@ def test_wrong_files(tmp_path: Path, damage: Callable[[pa.Table], pa.Table], mes
         read_scores(path)
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_text_that_cannot_be_printed(tmp_path: Path) -> None:
+    views = [[[0.5, 0.5]]]
+    made = made_scores(views, [0], names=["a\ud800", "b"], protocol="x\ud800y\n\x1b[2J")
+    read = read_scores(write_scores(made, tmp_path / "scores.parquet"))
+    assert (read.class_names, read.about.protocol) == (("a\\ud800", "b"), "x\\ud800y\ufffd\ufffd[2J")
+    results = tmp_path / "results.json"
+    results.write_text(json.dumps(summarize(made)))
+    assert comparison_table([results]).splitlines()[-1] == f"{tmp_path}: x\ufffdy\ufffd\ufffd[2J"
+    for wrong in ({"short_side": 32.5}, {"crop_size": 24.5}):
+        with pytest.raises(InputError, match=r"must be an integer, got \d+\.5"):
+            Preprocessing.from_dict(wrong)
 
 
 def test_damaged_or_missing_files(tmp_path: Path) -> None:

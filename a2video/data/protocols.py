@@ -5,7 +5,8 @@ facebookresearch/GloRe (the same files). Frames are counted as they are in both,
 
 Everywhere ours differs in this: a video shorter than a clip goes on from its beginning at the clip's own stride, where
 MFNet repeats a single frame and GloRe forgets the stride; draws come from the given generator, where theirs are alike
-in all workers; and every start and every crop is equally likely, the last one that fits too, which theirs never draw.
+in all workers; and every start and every crop is equally likely, the last one that fits too: neither of theirs draws
+the last start, nor MFNet the last crop.
 """
 
 from __future__ import annotations

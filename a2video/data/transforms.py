@@ -52,6 +52,9 @@ class Preprocessing:
     short: Short = "loop"
 
     def __post_init__(self) -> None:
+        for name in ("num_frames", "frame_stride", "short_side", "crop_size", "num_clips", "num_crops"):
+            if not isinstance(getattr(self, name), int):
+                raise InputError(f"preprocessing.{name} must be an integer, got {getattr(self, name)!r}")
         for name in ("num_frames", "short_side", "crop_size", "num_clips"):
             if getattr(self, name) < 1:
                 raise InputError(f"preprocessing.{name} must be at least 1, got {getattr(self, name)}")
