@@ -15,6 +15,7 @@ from a2video.atomic import write_text
 from a2video.data.transforms import Preprocessing
 from a2video.data.video_list import NO_LABEL
 from a2video.data.views import load_test_views
+from a2video.errors import InputError
 from a2video.html_report import write_html_report
 from a2video.results import video_probs, write_results
 from a2video.score_files import write_scores
@@ -95,11 +96,10 @@ def draw_predictions(scores: Scores, path: Path, num_videos: int = 12) -> Path:
     rows = sorted([*wrong, *right])
     figure = Figure(figsize=(12, 1.8 * -(-len(rows) // 2)), layout="constrained")
     for axes, row in zip(figure.subplots(-(-len(rows) // 2), 2, squeeze=False).flat, rows, strict=False):
-        clip = load_test_views(scores.paths[scores.scored[row]], one_view)[0]  # (3, T, H, W)
-        shown = clip[:, np.linspace(0, clip.shape[1] - 1, 4).astype(int)].permute(1, 2, 3, 0).numpy()
-        gap = max(1, shown.shape[2] // 30)  # a white line between frames
-        bordered = np.pad(shown, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
-        axes.imshow(np.concatenate(list(bordered), axis=1))
+        try:
+            axes.imshow(_frames(scores.paths[scores.scored[row]], one_view))
+        except (InputError, RuntimeError):  # RuntimeError: torch has no memory for it
+            axes.text(0.5, 0.5, "cannot be read any more", ha="center", va="center")
         best = probs[row].argmax()
         text = f"{names[best]} {probs[row, best]:.0%}" + (f" (true: {names[labels[row]]})" if is_wrong[row] else "")
         axes.set_title(text, color="firebrick" if is_wrong[row] else "darkgreen", fontsize=11)
@@ -108,6 +108,15 @@ def draw_predictions(scores: Scores, path: Path, num_videos: int = 12) -> Path:
     figure.suptitle("Frames of the centre clip, in order of time, with the video-level prediction")
     figure.savefig(path, dpi=100)
     return path
+
+
+def _frames(path: str, one_view: Preprocessing) -> NDArray[np.uint8]:
+    """Four frames of the centre clip side by side, (H, W, 3)."""
+    clip = load_test_views(path, one_view)[0]  # (3, T, H, W)
+    shown = clip[:, np.linspace(0, clip.shape[1] - 1, 4).astype(int)].permute(1, 2, 3, 0).numpy()
+    gap = max(1, shown.shape[2] // 30)  # a white line between frames
+    bordered = np.pad(shown, ((0, 0), (0, 0), (0, gap), (0, 0)), constant_values=255)
+    return np.concatenate(list(bordered), axis=1)
 
 
 def _shown(names: Sequence[str]) -> list[str]:

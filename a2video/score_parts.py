@@ -144,6 +144,11 @@ class ScoreParts(pl.Callback):
                 rows, content = read_rows(path)
                 theirs = About.from_dict(content.get("about")).to_dict()
             except (InputError, ValueError) as error:
+                if path in results:
+                    raise InputError(
+                        f"{path} cannot be gone on with ({error}): choose another --trainer.default_root_dir, or "
+                        "replace it by --overwrite=true"
+                    ) from error
                 rank_zero_info(f"{error}: its videos are scored again")
                 path.unlink(missing_ok=True)
             else:
@@ -182,7 +187,8 @@ def _difference(ours: About, theirs: dict[str, Any]) -> str | None:
     for name, value in asdict(ours).items():
         other = theirs.get(name)
         if name == "versions":
-            value, other = ([(v or {}).get(package) for package in DECISIVE_PACKAGES] for v in (value, other))
+            others = other if isinstance(other, dict) else {}
+            value, other = ([each.get(package) for package in DECISIVE_PACKAGES] for each in (value, others))
         if name not in MAY_DIFFER and value != other:
             return name
     return None

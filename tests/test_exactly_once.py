@@ -21,6 +21,7 @@ from a2video.cli import main
 from a2video.data.protocols import Uniform10x3
 from a2video.data.video_list import read_video_list
 from a2video.data.views import load_test_views
+from a2video.errors import InputError
 from a2video.inference import VideoClassifier, score_views
 from a2video.rescore import choose_views
 from a2video.results import summarize, video_probs
@@ -251,6 +252,7 @@ def test_a_replaced_checkpoint_and_another_machine(tmp_path: Path, capsys: pytes
     assert difference(ABOUT, replace(ABOUT, precision="bf16-mixed").to_dict()) == "precision"
     assert difference(ABOUT, replace(ABOUT, versions={"torch": "1"}).to_dict()) == "versions"
     assert difference(ABOUT, {}) == "protocol"
+    assert difference(ABOUT, {**ABOUT.to_dict(), "versions": ["torch"]}) == "versions"
     both = ABOUT.and_also(replace(ABOUT, hardware="GPU", commit="c")).and_also(ABOUT)
     assert (both.hardware, both.commit) == ("CPU and GPU", "c")
     results = tmp_path / "results.json"
@@ -259,6 +261,16 @@ def test_a_replaced_checkpoint_and_another_machine(tmp_path: Path, capsys: pytes
     parts.about = ABOUT
     assert len(parts._resume(5)) == 0
     assert not results.exists()
+
+
+def test_a_score_file_that_cannot_be_read_is_kept(tmp_path: Path) -> None:
+    foreign = tmp_path / "scores.parquet"
+    foreign.write_text("of somebody else")
+    parts = ScoreParts(tmp_path, ABOUT.checkpoint)
+    parts.about = ABOUT
+    with pytest.raises(InputError, match=r"scores\.parquet cannot be gone on with .* or replace it by --overwrite=true"):
+        parts._resume(5)
+    assert foreign.read_text() == "of somebody else"
 
 
 def test_five_damaged_of_78(shared: Path, write_config: Writer, trained: Path, tmp_path: Path) -> None:
