@@ -21,12 +21,17 @@ def file_sha256(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def common_folder(paths: Sequence[str]) -> str:
+    """The folder that all paths have in common, absolute."""
+    return os.path.commonpath([Path(path).absolute().parent for path in paths])
+
+
 def list_sha256(paths: Sequence[str], labels: Sequence[int], class_names: Sequence[str]) -> str:
     """Of the videos' paths, from the folder that all have in common, and their labels.
 
     It is the same wherever the videos lie, and for lists of any format that name the same videos in the same order.
     """
-    folder = os.path.commonpath([Path(path).absolute().parent for path in paths])
+    folder = common_folder(paths)
     digest = hashlib.sha256()
     for path, label in zip(paths, labels, strict=True):
         relative = os.path.relpath(path, folder)

@@ -104,6 +104,7 @@ class Recognizer(pl.LightningModule):
         self.pretrained = pretrained
         self.inflate = inflate
         self.bad_losses = BadLosses(max_bad_losses)
+        self.channels_last = channels_last
         formats = {4: torch.channels_last, 5: torch.channels_last_3d} if channels_last else {}
         for weight in self.network.parameters():
             if weight.ndim in formats:

@@ -16,7 +16,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.errors import InputError
-from a2video.provenance import commit, file_sha256, hardware, list_sha256, versions
+from a2video.provenance import commit, common_folder, file_sha256, hardware, list_sha256, versions
 from a2video.score_files import read_rows, write_rows
 from a2video.scores import VIDEO, About, Rows, join
 
@@ -41,9 +41,12 @@ def about_test(trainer: pl.Trainer, data: VideoDataModule, name: str, checkpoint
         checkpoint=checkpoint,
         checkpoint_sha256=file_sha256(checkpoint),
         list=videos.source,
+        folder=common_folder(videos.paths),
         list_sha256=list_sha256(videos.paths, videos.labels, videos.class_names),
         reader=f"{reader.__module__}.{reader.__qualname__}",
         precision=str(trainer.precision),
+        channels_last=cast("Recognizer", trainer.lightning_module).channels_last,
+        test_batch_size=data.test_batch_size,
         versions=versions(),
         commit=commit(),
         hardware=hardware(trainer.strategy.root_device),
@@ -160,21 +163,26 @@ class ScoreParts(pl.Callback):
         """Writes now and then."""
         self._pending.append(outputs["rows"])
         if time.monotonic() - self._last_write >= WRITE_EVERY_SECONDS:
-            self._write(trainer)
+            self._write()
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the rest: the ranks are still to come together."""
-        self._write(trainer)
+        self._write()
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Writes what there is, as after Ctrl-C."""
-        self._write(trainer)
+        self._write()
 
-    def _write(self, trainer: pl.Trainer) -> None:
+    def _write(self) -> None:
+        """A test does without its parts, and other ranks do not wait for one that has failed to write them."""
         self._last_write = time.monotonic()
         pending, self._pending = [rows for rows in self._pending if len(rows)], []
-        if pending:
+        if not pending:
+            return
+        try:
             write_rows(self.parts / f"{uuid4().hex}.parquet", join(pending), {"about": self._about.to_dict()})
+        except InputError as error:
+            print(f"If this test is interrupted, some videos will be scored again: {error}")
 
     def remove(self) -> None:
         """Removes the parts: the whole is written."""

@@ -91,9 +91,12 @@ class About:
         checkpoint: the file with the weights.
         checkpoint_sha256: of its content.
         list: the videos' file or folder.
-        list_sha256: of the videos' paths, from the folder that all have in common, with their labels.
+        folder: that all listed videos have in common.
+        list_sha256: of the videos' paths from there on, with their labels.
         reader: import path of what decoded the videos.
         precision: of the network's arithmetic, as Lightning calls it.
+        channels_last: the memory layout.
+        test_batch_size: clips that went through the network together.
         versions: of python and the packages that matter.
         commit: of the git checkout that a2video ran from; None if it was installed.
         hardware: name of the GPU or CPU.
@@ -107,9 +110,12 @@ class About:
     checkpoint: str
     checkpoint_sha256: str
     list: str
+    folder: str
     list_sha256: str
     reader: str
     precision: str
+    channels_last: bool
+    test_batch_size: int
     versions: dict[str, str]
     commit: str | None
     hardware: str
@@ -129,7 +135,7 @@ class About:
         if not isinstance(values, dict) or set(values) != names:
             raise ValueError(f"expected the keys {', '.join(sorted(names))}")
         kinds: dict[str, Any] = {"preprocessing": dict, "versions": dict, "commit": str | None, "seed": int}
-        kinds["center_view"] = int | None
+        kinds |= {"center_view": int | None, "channels_last": bool, "test_batch_size": int}
         for name, value in values.items():
             if not isinstance(value, kinds.get(name, str)):
                 raise ValueError(f"{name} is {value!r}")

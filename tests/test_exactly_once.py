@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import REPOSITORY
-from made_scores import ABOUT
+from made_scores import ABOUT, made_scores
 from test_cli import fails
 
 from a2video import score_parts
@@ -249,7 +249,13 @@ def test_a_replaced_checkpoint_and_another_machine(tmp_path: Path, capsys: pytes
     assert difference(ABOUT, ABOUT.to_dict()) is None
     assert difference(ABOUT, replace(ABOUT, hardware="GPU", checkpoint="elsewhere", commit="c").to_dict()) is None
     assert difference(ABOUT, replace(ABOUT, checkpoint_sha256="c1").to_dict()) == "checkpoint_sha256"
-    assert difference(ABOUT, replace(ABOUT, precision="bf16-mixed").to_dict()) == "precision"
+    for name, other in (
+        ("precision", "bf16-mixed"),
+        ("folder", "/other"),
+        ("channels_last", True),
+        ("test_batch_size", 8),
+    ):
+        assert difference(ABOUT, replace(ABOUT, **{name: other}).to_dict()) == name
     assert difference(ABOUT, replace(ABOUT, versions={"torch": "1"}).to_dict()) == "versions"
     assert difference(ABOUT, {}) == "protocol"
     assert difference(ABOUT, {**ABOUT.to_dict(), "versions": ["torch"]}) == "versions"
@@ -263,12 +269,21 @@ def test_a_replaced_checkpoint_and_another_machine(tmp_path: Path, capsys: pytes
     assert not results.exists()
 
 
+def test_a_part_that_cannot_be_written_stops_no_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "scores.parts").write_text("a file where the folder should be")
+    parts = ScoreParts(tmp_path, ABOUT.checkpoint)
+    parts._about = ABOUT
+    parts._pending = [made_scores([[[0.5, 0.5]]], [0]).rows]
+    parts._write()
+    assert "some videos will be scored again: " in capsys.readouterr().out
+
+
 def test_a_score_file_that_cannot_be_read_is_kept(tmp_path: Path) -> None:
     foreign = tmp_path / "scores.parquet"
     foreign.write_text("of somebody else")
     parts = ScoreParts(tmp_path, ABOUT.checkpoint)
     parts.about = ABOUT
-    with pytest.raises(InputError, match=r"scores\.parquet cannot be gone on with .* or replace it by --overwrite=true"):
+    with pytest.raises(InputError, match=r"scores\.parquet cannot be gone on with .* replace it by --overwrite=true"):
         parts._resume(5)
     assert foreign.read_text() == "of somebody else"
 
