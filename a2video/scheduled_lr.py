@@ -35,7 +35,8 @@ class ScheduledLR(torch.optim.lr_scheduler.LambdaLR):
 
     def observe(self, trainer: pl.Trainer, monitor: str) -> None:
         """Takes the metric's value of the epoch that ends, if it has one; the next update follows it already."""
-        values = self.validated if monitor.startswith("val/") else trainer.callback_metrics
+        metrics = trainer.callback_metrics  # all ranks work them out together: the progress bar of the first one waits
+        values = self.validated if monitor.startswith("val/") else metrics
         if monitor in values:
             value: float = trainer.strategy.broadcast(float(values[monitor]))
             self.monitored.append(value)
