@@ -385,7 +385,7 @@ def test_results_of_another_test_are_kept(
     main(test)  # the same again is no loss, however its path is written
     main([*test, f"--data.test_list={small_data}/./test.csv"])
     other = [*test, f"--data.test_list={small_data / 'val.csv'}"]
-    assert "test.csv with another list: choose another --trainer.default_root_dir, or replace it" in fails(
+    assert "test.csv with another folder: choose another --trainer.default_root_dir, or replace it" in fails(
         capsys, *other
     )
     assert json.loads((tmp_path / "out/results.json").read_text())["num_videos"] == 5

@@ -21,7 +21,7 @@ ALLOWED = {  # what a part may import besides the standard library
     "recompute.py": {"torch", "a2video.optimizers"},
     "errors.py": set(),
     "scores.py": {"numpy", "a2video.data"},
-    "score_files.py": {"numpy", "pyarrow", "a2video.atomic", "a2video.errors", "a2video.scores"},
+    "score_files.py": {"numpy", "pyarrow", "a2video.atomic", "a2video.comparison", "a2video.errors", "a2video.scores"},
     "results.py": {"numpy", "torch", "a2video.atomic", "a2video.data", "a2video.inference", "a2video.scores"},
     "html_charts.py": {"numpy", "PIL"},
     "html_gallery.py": {"numpy", "PIL", "a2video.data", "a2video.errors", "a2video.html_charts", "a2video.results"},

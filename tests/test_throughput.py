@@ -39,7 +39,7 @@ class Videos:
         self.clock.now += self.seconds + self.start
         self.start = 0.0
         clips = torch.ones(1, 3, 1, 1, 1, dtype=torch.uint8)
-        return {"video_index": index % self.count, "label": 0, "clips": clips, "errors": []}
+        return {"video_index": index % self.count, "label": 0, "clips": clips, "errors": [], "views": []}
 
 
 class Computing(OneWeight):
