@@ -130,7 +130,7 @@ def _positive(text: str) -> int:
 
 def _classify(options: argparse.Namespace) -> int:
     from a2video.data.readers import VideoError
-    from a2video.inference import VideoClassifier
+    from a2video.inference.classifier import VideoClassifier
 
     classifier = VideoClassifier.load(options.checkpoint, options.device)
     num_failed = 0

@@ -26,7 +26,8 @@ from a2video.ema import TRAINING_KEY, Ema
 from a2video.errors import InputError
 from a2video.freezing import Freeze
 from a2video.gathering import gather_rows
-from a2video.inference import CHECKPOINT_KEY, score_steadily, score_views
+from a2video.inference.scoring import score_steadily, score_views
+from a2video.inference.weights import CHECKPOINT_KEY
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.optimizers import OptimizerBuilder, keep_settings
 from a2video.recompute import recompute_parts

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -60,16 +61,38 @@ def load_views(
         VideoError: the video cannot be read, or is too short for the sampler.
     """
     parts = [(sampler, transform)] if centre is None else [(sampler, transform), centre]
+    with reading(path), open_it(path) as video:
+        clips = [draw_clips(video, sampler, rng) for sampler, _ in parts]
+        return read_clips(video, clips, [transform for _, transform in parts], rng)
+
+
+@contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Makes a VideoError of what a disk or a full memory may raise while a video is opened and read."""
     try:
-        with open_it(path) as video:
-            try:
-                clips = [s(len(video), rng, video.times if s.target_fps else None) for s, _ in parts]
-            except ValueError as error:
-                raise VideoError(f"{path}: {error}") from error
-            views = _Views(clips, [transform for _, transform in parts], rng)
-            video.read(views.wanted, views.take)
+        yield
     except (OSError, MemoryError) as error:
         raise VideoError(f"{path}: {type(error).__name__} while it was read: {error}") from error
+
+
+def draw_clips(video: VideoReader, sampler: ClipSampler, rng: np.random.Generator) -> IntArray:
+    """The frames (num_clips, T) of a video that a sampler chooses.
+
+    Raises:
+        VideoError: the video is too short for the sampler.
+    """
+    try:
+        return sampler(len(video), rng, video.times if sampler.target_fps else None)
+    except ValueError as error:
+        raise VideoError(f"{video.path}: {error}") from error
+
+
+def read_clips(
+    video: VideoReader, clips: list[IntArray], transforms: list[Transform], rng: np.random.Generator
+) -> tuple[Tensor, list[View]]:
+    """The views of the frames `clips`, each group (num_clips, T) cropped by its transform; see load_views."""
+    views = _Views(clips, transforms, rng)
+    video.read(views.wanted, views.take)
     return views.pixels, views.descriptions(len(clips[0]))
 
 
