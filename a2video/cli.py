@@ -120,9 +120,7 @@ def _add_classify(classify: argparse.ArgumentParser) -> None:
     add, form = classify.add_argument, classify.add_mutually_exclusive_group()
     add("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
     add("videos", nargs="+", metavar="video", help="files, folders, patterns ('clips/**/*.mp4'), lists (.txt, .csv)")
-    form.add_argument(
-        "--json", action="store_true", help="a JSON object a line: all classes, the best one of each clip"
-    )
+    form.add_argument("--json", action="store_true", help="a JSON object a line: all classes, and each clip's best")
     form.add_argument("--csv", action="store_true", help="a table")
     form.add_argument("--out", type=Path, metavar="FILE", help=".jsonl or .csv, appended to: what it has is not redone")
     add("--overwrite", action="store_true", help="begin --out (or --srt) anew")
