@@ -73,10 +73,12 @@ def main() -> None:
         time.sleep(5)
         begin = time.monotonic()
         cpu = time.process_time()
-        summary = watch(classifier, ADDRESS, show=show, every_seconds=0.5, max_seconds=TOTAL, say=say)
+        try:
+            summary = watch(classifier, ADDRESS, show=show, every_seconds=0.5, max_seconds=TOTAL, say=say)
+        finally:
+            stopping.set()
+            server.join()
         cpu = time.process_time() - cpu
-        stopping.set()
-        server.join()
     rows = []
     for start in range(0, TOTAL, 30):
         part = np.array([row for row in seen if start <= row[0] < start + 30])

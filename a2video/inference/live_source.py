@@ -109,8 +109,7 @@ class Connection:
                 arrival = time.monotonic()
                 for frame in self._decode(packet):
                     last = arrival
-                    has_time = self._has_clock and frame.pts is not None
-                    yield LiveFrame(frame, float(frame.time or 0.0) if has_time else arrival, arrival)
+                    yield LiveFrame(frame, self._seconds(frame, arrival), arrival)
                 if arrival - last > self.timeout_seconds:
                     raise ConnectionLostError(f"no frame that can be decoded for {self.timeout_seconds:g} seconds")
         except av.ExitError:
@@ -129,6 +128,11 @@ class Connection:
         whole = [frame for frame in frames if not frame.is_corrupt]
         self.num_damaged += len(frames) - len(whole)
         return whole
+
+    def _seconds(self, frame: VideoFrame, arrival: float) -> float:
+        if not self._has_clock or frame.pts is None or self._video.time_base is None:
+            return arrival
+        return float(frame.pts * self._video.time_base)
 
     def close(self) -> None:
         """Hangs up."""

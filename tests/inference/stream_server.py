@@ -1,8 +1,9 @@
 """Sends an MPEG-TS file at its own speed, as a live stream: python stream_server.py PORT FILE.ts, for HTTP and RTSP.
 
 /live.ts has no stated length; /file.ts is that file at once, with its length; /stall.ts falls silent after 2 seconds;
-/mjpeg sends JPEGs without times; /list.m3u8, /list.sdp and /concat name the local file; /redirect leads to it; /text is
-text; /silent answers nothing. RTSP has /live, MPEG-TS in RTP, interleaved.
+/mjpeg sends JPEGs without times; /huge the same, but they claim 30000 x 30000; /list.m3u8, /list.sdp and /concat name
+the local file; /redirect leads to it; /text is text; /silent answers nothing. RTSP has /live, MPEG-TS in RTP,
+interleaved.
 """
 
 from __future__ import annotations
@@ -76,9 +77,12 @@ class Handler(socketserver.StreamRequestHandler):
         self.send("HTTP/1.1 200 OK\r\nConnection: close\r\n")
         if path == "/file.ts":
             self.send(f"Content-Length: {FILE.stat().st_size}\r\n\r\n", FILE.read_bytes())
-        elif path == "/mjpeg":
+        elif path in ("/mjpeg", "/huge"):
             self.send("Content-Type: multipart/x-mixed-replace; boundary=next\r\n\r\n")
             for jpeg in jpegs():
+                if path == "/huge":
+                    start = jpeg.index(b"\xff\xc0") + 5
+                    jpeg = jpeg[:start] + struct.pack("!HH", 30000, 30000) + jpeg[start + 4 :]
                 self.send(f"--next\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n", jpeg, b"\r\n")
         elif path in LISTS:
             self.send(f"Content-Length: {len(LISTS[path].encode())}\r\n\r\n{LISTS[path]}")
