@@ -29,11 +29,14 @@ ADDRESS = "http://127.0.0.1:8973/live.ts"
 KILLED_AFTER, PAUSE, TOTAL = (100, 200), 8, 300  # seconds
 
 
-def serve(folder: Path, stopping: threading.Event) -> None:
-    """Runs ffmpeg as the server, and kills it and starts it again when it is time."""
-    film = folder / "film.ts"
+def make_film(path: Path) -> None:
+    """20 seconds of a test picture."""
     made = "-f lavfi -i testsrc2=size=640x360:rate=25 -t 20 -c:v libx264 -preset veryfast -g 25 -pix_fmt yuv420p"
-    subprocess.run(["ffmpeg", "-v", "error", *made.split(), str(film)], check=True, stdin=subprocess.DEVNULL)
+    subprocess.run(["ffmpeg", "-v", "error", *made.split(), str(path)], check=True, stdin=subprocess.DEVNULL)
+
+
+def serve(film: Path, stopping: threading.Event) -> None:
+    """Runs ffmpeg as the server, and kills it and starts it again when it is time."""
     begin = time.monotonic()
     for until in (*KILLED_AFTER, 2 * TOTAL):
         sent = ["-re", "-stream_loop", "-1", "-i", str(film), "-c", "copy", "-f", "mpegts", "-listen", "1", ADDRESS]
@@ -68,9 +71,11 @@ def main() -> None:
         print(events[-1], flush=True)
 
     with tempfile.TemporaryDirectory() as folder:
-        server = threading.Thread(target=serve, args=(Path(folder), stopping))
+        film = Path(folder) / "film.ts"
+        make_film(film)
+        server = threading.Thread(target=serve, args=(film, stopping))
         server.start()
-        time.sleep(5)
+        time.sleep(5)  # until it listens
         begin = time.monotonic()
         cpu = time.process_time()
         try:
