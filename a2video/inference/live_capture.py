@@ -14,7 +14,7 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from a2video.data.pyav_reader import upright_rgb
+from a2video.data.pyav_reader import MAX_PIXELS, upright_rgb
 from a2video.data.transforms import EvenCrops, Preprocessing
 from a2video.errors import InputError
 from a2video.inference.live_frames import FrameRing, RateMeter
@@ -78,7 +78,8 @@ class Capture:
     @property
     def num_dropped(self) -> int:
         """Frames that were overwritten before a clip was taken whose span had them."""
-        return self._num_dropped + (self._ring.num_dropped if self._ring else 0)
+        with self._changed:
+            return self._num_dropped + (self._ring.num_dropped if self._ring else 0)
 
     def __enter__(self) -> Capture:
         """Starts the thread."""
@@ -134,7 +135,8 @@ class Capture:
                     if is_new:
                         self._lose(error)
         except ConnectionLostError as error:
-            self._error = InputError(f"{self.name}: has sent no frame ({error}); check the address")
+            expected = f"no frame that can be decoded, of at most {MAX_PIXELS:,} pixels"
+            self._error = InputError(f"{self.name}: has sent {expected} ({error}); check the address")
         except BaseException as error:  # whoever waits for clips raises it
             self._error = error
         finally:

@@ -1,6 +1,6 @@
 """Sends an MPEG-TS file at its own speed, as a live stream: python stream_server.py PORT FILE.ts, for HTTP and RTSP.
 
-/live.ts has no stated length; /file.ts is that file at once, with its length; /stall.ts falls silent after 2 seconds;
+/live.ts has no stated length; /file.ts is that file at once, with its length; /stall.ts falls silent after 1.6 seconds;
 /mjpeg sends JPEGs without times; /huge the same, but they claim 30000 x 30000; /list.m3u8, /list.sdp and /concat name
 the local file; /redirect leads to it; /text is text; /silent answers nothing. RTSP has /live, MPEG-TS in RTP,
 interleaved.
@@ -88,7 +88,7 @@ class Handler(socketserver.StreamRequestHandler):
             self.send(f"Content-Length: {len(LISTS[path].encode())}\r\n\r\n{LISTS[path]}")
         else:
             self.send("\r\n")
-            for _, data in at_its_speed(2.0 if path == "/stall.ts" else float("inf")):
+            for _, data in at_its_speed(1.6 if path == "/stall.ts" else float("inf")):
                 self.send(data)
             time.sleep(60 if path == "/stall.ts" else 0)
 
