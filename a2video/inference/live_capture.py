@@ -172,7 +172,10 @@ class Capture:
             self.num_damaged += connection.num_damaged
 
     def _take(self, frame: LiveFrame, rate: RateMeter) -> None:
-        self.num_frames += 1
+        self.num_frames += 1 + frame.num_skipped
+        if frame.num_skipped:
+            self._num_dropped += frame.num_skipped
+            self.say(f"{self.name}: decoding cannot keep up, {frame.num_skipped} frames were skipped to catch up")
         rate.add(frame.seconds)
         fps = self.preprocessing.target_fps or rate.fps
         if self._ring is None and fps is not None:

@@ -1,4 +1,4 @@
-"""The newest frames of a stream at an even rate: a ring buffer that drops the oldest and never spans a gap."""
+"""What is kept of a stream: the newest frames at an even rate, in a ring buffer that drops the oldest."""
 
 from __future__ import annotations
 
@@ -39,6 +39,31 @@ class RateMeter:
             is_right = self.stated is not None and abs(self.stated - measured) <= TRUSTED * measured
             self.fps = self.stated if is_right else measured
         self._num += 1
+
+
+class Lag:
+    """How much later a stream's data is read than it could be, where reading is the bottleneck.
+
+    Compares the stream's clock with ours. The least difference so far counts as none; it is let go of slowly, for the
+    clocks may drift.
+    """
+
+    DRIFT = 1e-3  # seconds in a second
+    MAX_STEP = 3.0  # seconds; a stream whose time goes back or jumps further has a new clock
+
+    def __init__(self) -> None:
+        self._last: tuple[float, float] | None = None
+        self._least = 0.0
+
+    def add(self, seconds: float, arrival: float) -> float:
+        """Seconds that the data of the stream's time `seconds` comes late, when it comes at `arrival`."""
+        late = arrival - seconds
+        if self._last is None or not 0 <= seconds - self._last[0] <= self.MAX_STEP:
+            self._least = late
+        else:
+            self._least = min(self._least + self.DRIFT * (arrival - self._last[1]), late)
+        self._last = seconds, arrival
+        return late - self._least
 
 
 class FrameRing:

@@ -15,12 +15,15 @@ from av.video.frame import VideoFrame
 
 from a2video.data.pyav_reader import ALLOWED_FORMATS, EXPLODING_CODECS, MAX_PIXELS, OPTIONS
 from a2video.errors import InputError
+from a2video.inference.live_frames import Lag
 
 SCHEMES = ("http://", "https://", "rtsp://", "rtsps://")
 # Self-contained formats only: a playlist (HLS, DASH, SDP) would have us open what a server names, local files too.
 LIVE_FORMATS = f"{ALLOWED_FORMATS},mpjpeg,mjpeg,rtsp"
 LIVE_PROTOCOLS = "http,https,httpproxy,tcp,tls,udp,rtp,srtp"
 CLOCKLESS_FORMATS = {"mpjpeg", "mjpeg", "mpegvideo", "m4v", "h264", "hevc"}  # carry no times: FFmpeg makes them up
+
+MAX_LAG_SECONDS = 2.0  # of reading behind the stream, before it skips to where the stream is
 
 
 def is_live(source: str) -> bool:
@@ -45,11 +48,13 @@ class LiveFrame:
         picture: as it was decoded.
         seconds: the time that the stream gives it, from an arbitrary zero; that of its arrival if it gives none.
         arrival: when the data that completed it came, by time.monotonic().
+        num_skipped: packets before it that were not decoded, to catch up with the stream.
     """
 
     picture: VideoFrame
     seconds: float
     arrival: float
+    num_skipped: int = 0
 
 
 class Connection:
@@ -90,6 +95,7 @@ class Connection:
         self._has_clock = self._container.format.name not in CLOCKLESS_FORMATS
         self.is_file = self._container.size > 0
         self.num_damaged = 0
+        self._lag, self._is_skipping = Lag(), False
 
     @property
     def stated_fps(self) -> float | None:
@@ -100,16 +106,22 @@ class Connection:
     def frames(self) -> Iterator[LiveFrame]:
         """Frames in the order of their presentation; ends only with a file.
 
+        Where they are taken more slowly than they come, and a file's are not, some are skipped.
+
         Raises:
             ConnectionLostError: the stream has ended or is silent for too long.
         """
-        last = time.monotonic()
+        last, num_skipped = time.monotonic(), 0
         try:
             for packet in self._container.demux(self._video):
                 arrival = time.monotonic()
+                if self._must_skip(packet, arrival):
+                    num_skipped += 1
+                    continue
                 for frame in self._decode(packet):
                     last = arrival
-                    yield LiveFrame(frame, self._seconds(frame, arrival), arrival)
+                    yield LiveFrame(frame, self._seconds(frame.pts, arrival), arrival, num_skipped)
+                    num_skipped = 0
                 if arrival - last > self.timeout_seconds:
                     raise ConnectionLostError(f"no frame that can be decoded for {self.timeout_seconds:g} seconds")
         except av.ExitError:
@@ -118,6 +130,23 @@ class Connection:
             raise ConnectionLostError(error.strerror) from None
         if not self.is_file:
             raise ConnectionLostError("the other side has ended it")
+
+    def _must_skip(self, packet: Packet[VideoStream], arrival: float) -> bool:
+        """Whether this packet is skipped: from when reading is too late, until it is in time and at a keyframe."""
+        if self.is_file or not packet.size or packet.dts is None:
+            return False
+        lag = self._lag.add(self._seconds(packet.dts, arrival), arrival)
+        if lag > MAX_LAG_SECONDS and not self._is_skipping:
+            self._is_skipping = True
+            self._codec.flush_buffers()
+        elif lag < MAX_LAG_SECONDS / 4 and packet.is_keyframe:
+            self._is_skipping = False
+        return self._is_skipping
+
+    def _seconds(self, ticks: int | None, arrival: float) -> float:
+        if not self._has_clock or ticks is None or self._video.time_base is None:
+            return arrival
+        return float(ticks * self._video.time_base)
 
     def _decode(self, packet: Packet[VideoStream]) -> list[VideoFrame]:
         try:
@@ -128,11 +157,6 @@ class Connection:
         whole = [frame for frame in frames if not frame.is_corrupt]
         self.num_damaged += len(frames) - len(whole)
         return whole
-
-    def _seconds(self, frame: VideoFrame, arrival: float) -> float:
-        if not self._has_clock or frame.pts is None or self._video.time_base is None:
-            return arrival
-        return float(frame.pts * self._video.time_base)
 
     def close(self) -> None:
         """Hangs up."""

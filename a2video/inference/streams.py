@@ -45,8 +45,8 @@ class LiveSummary:
     Attributes:
         source: without its password.
         seconds: from the start to the end.
-        num_frames: received and decoded.
-        num_dropped: of these, in no clip's span: the scoring was too slow, or the stream too short or broken off.
+        num_frames: received.
+        num_dropped: of these, in no clip's span: the scoring or the decoding was too slow, or the stream broke off.
         num_damaged: packets and frames left out, for they were damaged.
         num_reconnects: after the connection was lost.
         num_clips: scored.
@@ -93,9 +93,10 @@ def watch(
     """Classifies the newest clip of a camera or a stream again and again, until Ctrl-C.
 
     The centre of each frame is taken. A ring buffer as long as a clip drops the oldest frames, so that a slow network
-    skips clips instead of falling behind. The first clip is scored when the stream has been long enough for it. A
-    connection that is lost is made again, for as long as it takes; no clip spans the gap. A file that a server sends
-    (it states a length) is shown at its own speed and ends.
+    skips clips instead of falling behind; decoding that falls 2 seconds behind skips to where the stream is. The
+    first clip is scored when there has been enough video for it. A connection that is lost is made again, for as long
+    as it takes; no clip spans the gap. A file that a server sends (it states a length) is shown at its own speed and
+    ends.
 
     Args:
         classifier: computes the probabilities.

@@ -10,7 +10,7 @@ import torch
 
 from a2video.data.samplers import frames_at_rate
 from a2video.data.transforms import Preprocessing
-from a2video.inference.live_frames import FrameRing, RateMeter
+from a2video.inference.live_frames import FrameRing, Lag, RateMeter
 
 
 def ring(num_frames: int, frame_stride: int, fps: float, target_fps: float | None = None) -> FrameRing:
@@ -113,3 +113,16 @@ def test_the_rate_is_measured_over_a_second() -> None:
 @pytest.mark.parametrize(("stated", "expected"), [(30.0, 30.0), (1000.0, 30.3), (15.0, 30.3), (None, 30.3)])
 def test_a_stated_rate_is_taken_when_it_is_about_right(stated: float | None, expected: float) -> None:
     assert rate_of(np.arange(40) * 0.033, stated) == pytest.approx(expected, abs=0.01)
+
+
+def test_lag_is_what_reading_is_later_than_it_could_be() -> None:
+    lag = Lag()
+    in_time = [lag.add(50 + 0.04 * n, 0.04 * n) for n in range(50)]
+    assert in_time == pytest.approx([0] * 50)
+    assert lag.add(52, 2.5) == pytest.approx(0.5, abs=0.001)
+    assert lag.add(52.04, 3.04) == pytest.approx(1, abs=0.002)
+    assert lag.add(52.08, 2.08 + 0.25) == pytest.approx(0.25, abs=0.002)
+    assert lag.add(60, 3) == 0  # a new clock
+    assert lag.add(1, 4) == 0
+    drifting = [lag.add(1 + 0.9999 * n, 4 + n) for n in range(10000)]  # by a second in all
+    assert max(drifting) < 0.001

@@ -25,7 +25,7 @@ from a2video.errors import InputError
 from a2video.inference import live_source
 from a2video.inference.backends import Backend
 from a2video.inference.classifier import VideoClassifier
-from a2video.inference.live_source import is_live, masked
+from a2video.inference.live_source import Connection, is_live, masked
 from a2video.inference.streams import LivePrediction, LiveSummary, watch
 
 PREPROCESSING = Preprocessing(num_frames=4, frame_stride=2, short_side=32, crop_size=24)
@@ -183,6 +183,24 @@ def test_a_slow_network_skips_clips_and_never_falls_behind(running: Server, imag
     assert min(np.diff(numbers[:-1]), default=15) >= 10  # 15 frames come while a clip is scored
     assert summary.num_dropped == shown[-1].num_dropped >= (len(numbers) - 2) * 5
     assert max(prediction.latency_seconds for prediction in shown) < 2  # 29 clips would take 17 seconds
+
+
+def test_slow_decoding_skips_to_where_the_stream_is(running: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(live_source, "MAX_LAG_SECONDS", 0.4)
+    connection = Connection(running.address("live.ts"), 5)
+    frames = connection.frames()
+    first = next(frames).seconds
+    number = num_skipped = 0
+    while not num_skipped:  # 0.16 seconds are lost with each frame
+        time.sleep(0.2)
+        frame = next(frames)
+        number, before, num_skipped = round((frame.seconds - first) * 25), number, frame.num_skipped
+        assert number == before + 1 or num_skipped
+    assert number in (25, 50)  # keyframes
+    assert 2 <= before < 10
+    assert number - before - 4 <= num_skipped <= number - before  # a decoder holds some back
+    assert [round((next(frames).seconds - first) * 25) for _ in range(5)] == list(range(number + 1, number + 6))
+    connection.close()
 
 
 def test_a_stream_that_falls_silent_is_left_at_once_by_ctrl_c(running: Server) -> None:
