@@ -175,8 +175,10 @@ class Capture:
         self.num_frames += 1 + frame.num_skipped
         if frame.num_skipped:
             self._num_dropped += frame.num_skipped
-            self.say(f"{self.name}: decoding cannot keep up, {frame.num_skipped} frames were skipped to catch up")
-        rate.add(frame.seconds)
+            size = f"{frame.picture.width} x {frame.picture.height} pixels"
+            skipped = f"{frame.num_skipped} frames were skipped; a smaller picture would help"
+            self.say(f"{self.name}: decoding cannot keep up with {size}: {skipped}")
+        rate.add(frame.seconds, is_after_gap=frame.num_skipped > 0)
         fps = self.preprocessing.target_fps or rate.fps
         if self._ring is None and fps is not None:
             self._begin(fps)

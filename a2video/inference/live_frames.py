@@ -29,9 +29,9 @@ class RateMeter:
         self._first: float | None = None
         self._num = 0
 
-    def add(self, seconds: float) -> None:
-        """Takes the time of the next frame."""
-        if self._first is None or seconds < self._first:
+    def add(self, seconds: float, is_after_gap: bool = False) -> None:
+        """Takes the time of the next frame; begins anew after a gap, or where the stream's time goes back."""
+        if self._first is None or seconds < self._first or is_after_gap:
             self._first, self._num = seconds, 0
         elapsed = seconds - self._first
         if self.fps is None and elapsed >= self.MIN_SECONDS and self._num + 1 >= self.MIN_FRAMES:

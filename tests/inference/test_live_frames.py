@@ -110,6 +110,16 @@ def test_the_rate_is_measured_over_a_second() -> None:
     assert rate_of([5.0, 5.04, *np.arange(26) / 25], None) == pytest.approx(25)
 
 
+def test_the_rate_is_measured_without_gaps() -> None:
+    meter = RateMeter(None)
+    for n in range(10):
+        meter.add(n / 50)
+    for n in range(51):
+        assert meter.fps is None
+        meter.add(3 + n / 50, is_after_gap=n == 0)
+    assert meter.fps == pytest.approx(50)
+
+
 @pytest.mark.parametrize(("stated", "expected"), [(30.0, 30.0), (1000.0, 30.3), (15.0, 30.3), (None, 30.3)])
 def test_a_stated_rate_is_taken_when_it_is_about_right(stated: float | None, expected: float) -> None:
     assert rate_of(np.arange(40) * 0.033, stated) == pytest.approx(expected, abs=0.01)
