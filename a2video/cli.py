@@ -119,7 +119,10 @@ def _parser() -> argparse.ArgumentParser:
 def _add_classify(classify: argparse.ArgumentParser) -> None:
     add, form = classify.add_argument, classify.add_mutually_exclusive_group()
     add("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
-    add("videos", nargs="+", metavar="video", help="files, folders, patterns ('clips/**/*.mp4'), lists (.txt, .csv)")
+    sources = (
+        "files, folders, patterns ('clips/**/*.mp4'), lists (.txt, .csv); or one camera (0) or stream (rtsp://...)"
+    )
+    add("videos", nargs="+", metavar="video", help=sources)
     form.add_argument("--json", action="store_true", help="a JSON object a line: all classes, and each clip's best")
     form.add_argument("--csv", action="store_true", help="a table")
     form.add_argument("--out", type=Path, metavar="FILE", help=".jsonl or .csv, appended to: what it has is not redone")
@@ -132,6 +135,7 @@ def _add_classify(classify: argparse.ArgumentParser) -> None:
     add("--stride-seconds", type=float, metavar="S", help="between a timeline's windows (default: half a window)")
     add("--srt", type=Path, metavar="FOLDER", help="the timelines as subtitles NAME.srt, for video players")
     add("--annotate", type=Path, metavar="FILE.mp4", help="the timeline drawn on a copy of the one video")
+    add("--every-seconds", type=float, metavar="S", help="between the answers to a live video (default: 1)")
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     classify.set_defaults(run=_classify)
 
