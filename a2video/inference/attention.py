@@ -107,7 +107,9 @@ def _network_to_watch(classifier: VideoClassifier) -> nn.Module:
         ) from None
     if not any(isinstance(module, DoubleAttention) for module in network.modules()):
         name = getattr(network, "description", {}).get("builder", type(network).__name__)
-        raise InputError(f"the network ({name}) has no double attention block to look at: give one such as a2net_tiny")
+        raise InputError(
+            f"the network ({name}) has no double attention block to look at: give one that has, as a2net_resnet50"
+        )
     return network
 
 
