@@ -264,7 +264,7 @@ class Recognizer(pl.LightningModule):
             score = partial(score_steadily, num_together=self.data.test_batch_size)
             logits = self._logits(batch["clips"].flatten(0, 1), score)
             owners = zip(batch["video_indices"].tolist(), batch["labels"].tolist(), batch["views"], strict=True)
-            table = [(*own, n, len(views), *view) for *own, views in owners for n, view in enumerate(views)]
+            table = [(*own, n, len(views), *view[:4]) for *own, views in owners for n, view in enumerate(views)]
             rows = Rows(np.array(table, np.int32), logits.float().cpu().numpy())
         self.scored.append(rows)
         return {"rows": rows}

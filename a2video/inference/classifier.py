@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from a2video.data.readers import ArrayReader, VideoReader, open_video
-from a2video.data.samplers import IntArray
 from a2video.data.transforms import Preprocessing
-from a2video.data.views import draw_clips, even_views, read_clips, reading
+from a2video.data.views import View, draw_clips, even_views, read_clips, reading
 from a2video.inference.backends import Backend, TorchBackend
 from a2video.inference.scoring import average_views
 from a2video.inference.weights import load_trained
@@ -137,19 +136,17 @@ class VideoClassifier:
         sampler, transform = even_views(self.preprocessing)
         rng = np.random.default_rng(0)  # nothing here is random
         clips = draw_clips(video, sampler, rng)
-        pixels, _ = read_clips(video, [clips], [transform], rng)
-        logits = self.backend(pixels)
-        of_clips = [average_views(part, "probs") for part in torch.split(logits, transform.num_crops)]
-        return Prediction(
-            str(video.path),
-            self.rank(average_views(logits, "probs")),
-            tuple(self.clip_prediction(video, *clip) for clip in zip(clips, of_clips, strict=True)),
-        )
+        return self.predict(str(video.path), *read_clips(video, [clips], [transform], rng, timed=True))
 
-    def clip_prediction(self, video: VideoReader, frames: IntArray, probs: Tensor) -> ClipPrediction:
-        """What becomes of a clip of `frames` (T,) of a video and its probabilities (K,)."""
-        start, end = (float(video.times[frame]) for frame in (frames.min(), frames.max()))
-        return ClipPrediction(start, end + (1 / video.fps if video.fps else 0.0), self.rank(probs))
+    def predict(self, path: str, pixels: Tensor, views: Sequence[View]) -> Prediction:
+        """What becomes of timed views uint8 (V, 3, T, H, W) of a video, in the order of its clips."""
+        logits = self.backend(pixels)
+        clips = []
+        for same in torch.split(torch.arange(len(views)), self.preprocessing.num_crops):
+            seconds = views[int(same[0])].seconds
+            assert seconds is not None
+            clips.append(ClipPrediction(*seconds, self.rank(average_views(logits[same], "probs"))))
+        return Prediction(path, self.rank(average_views(logits, "probs")), tuple(clips))
 
     def rank(self, probs: Tensor) -> Ranked:
         """(class name, probability) from probabilities (K,), the most probable first."""
