@@ -84,6 +84,17 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_classify(commands.add_parser("classify", help="print the most probable classes of videos, long or many"))
 
+    attend = commands.add_parser("attend", help="show where the double attention blocks look in a video: one HTML page")
+    attend.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
+    attend.add_argument("video", type=Path, help="a video file, or a picture")
+    attend.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="the page; it needs no network")
+    attend.add_argument(
+        "--top", type=_positive, default=4, help="descriptors of each block, the most used (default: 4)"
+    )
+    attend.add_argument("--at", type=float, metavar="SECONDS", help="the clip around then; the centre one if not given")
+    attend.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    attend.set_defaults(run=_attend)
+
     models = commands.add_parser("models", help="list every network: parameters, multiply-adds, the paper's values")
     models.add_argument("--json", action="store_true", help="for machines")
     models.set_defaults(run=_models)
@@ -158,6 +169,19 @@ def _classify(options: argparse.Namespace) -> int:
     from a2video.inference.classify import run
 
     return run(options)
+
+
+def _attend(options: argparse.Namespace) -> int:
+    from a2video.inference.attention_page import check_page, write_attention_page
+    from a2video.inference.classifier import VideoClassifier
+
+    check_page(options.out, options.top)
+    classifier = VideoClassifier.load(options.checkpoint, options.device)
+    page = write_attention_page(
+        classifier, options.video, options.out, options.top, options.at, checkpoint=options.checkpoint
+    )
+    print(f"Wrote {page} ({page.stat().st_size / 1000:.0f} kB): open it in a browser, it needs no network")
+    return 0
 
 
 def _models(options: argparse.Namespace) -> int:
