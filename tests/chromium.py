@@ -76,8 +76,8 @@ class Browser:
                 self.complaints.append(json.dumps(params))
         return answer
 
-    def open(self, page: Path, width: int = 1000, dark: bool = False, touch: bool = False) -> None:
-        """Loads a file in a window that is `width` pixels wide."""
+    def open(self, page: Path | str, width: int = 1000, dark: bool = False, touch: bool = False) -> None:
+        """Loads a file or an address in a window that is `width` pixels wide."""
         self.complaints.clear()
         self.requested.clear()
         self.is_loaded = False
@@ -86,7 +86,7 @@ class Browser:
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
-        self.call("Page.navigate", url=page.as_uri())
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not self.is_loaded:
             self._receive()
 
@@ -96,6 +96,19 @@ class Browser:
         answer = self.call("Runtime.evaluate", **options)
         assert "exceptionDetails" not in answer, (script, answer["exceptionDetails"])
         return answer["result"].get("value")
+
+    def wait_for(self, condition: str) -> None:
+        """Waits until a JavaScript expression is true."""
+        end = time.monotonic() + PATIENCE
+        while not self.run(condition):
+            assert time.monotonic() < end, (condition, self.complaints, self.run("document.body.innerText"))
+            time.sleep(0.02)
+
+    def choose_files(self, selector: str, *files: Path) -> None:
+        """Chooses files in a file input, as its dialog does."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file.absolute()) for file in files])
 
     def mouse(self, x: float, y: float) -> None:
         """Moves the mouse."""
