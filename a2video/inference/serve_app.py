@@ -4,42 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from torch import Tensor
 
 from a2video.data.protocols import OfPreprocessing
 from a2video.data.readers import VideoError, VideoReader, open_video
 from a2video.data.views import reading
 from a2video.html_page import render
-from a2video.inference.backends import Backend
 from a2video.inference.classifier import VideoClassifier
 from a2video.inference.serve_uploads import Stopped, Uploads, Work
+from a2video.inference.timeline import timeline
 
 NUM_SHOWN = 5  # classes
-
-
-class StoppableBackend(Backend):
-    """Another backend until an event is set, which then ends the work on a video nobody waits for.
-
-    Args:
-        backend: computes the logits.
-        stop: ends it.
-    """
-
-    def __init__(self, backend: Backend, stop: threading.Event) -> None:
-        self.backend = backend
-        self.stop = stop
-
-    def __call__(self, clips: Tensor) -> Tensor:
-        """See Backend; raises Stopped."""
-        if self.stop.is_set():
-            raise Stopped
-        return self.backend(clips)
 
 
 class TryPage:
@@ -83,17 +64,23 @@ class TryPage:
         return HTMLResponse(page, headers={"content-security-policy": "frame-ancestors 'none'"})
 
     def classify(self, path: Path, stop: threading.Event) -> Response:
-        """The most probable classes of a video, as JSON."""
-        backend = StoppableBackend(self.classifier.backend, stop)
-        classifier = VideoClassifier(backend, self.classifier.class_names, self.classifier.preprocessing)
+        """The most probable classes of a video and its timeline, as JSON."""
         with reading(path), open_video(path) as video:
-            seconds = self._length(video)
-            prediction = classifier.classify(video)
+            seconds, num_frames = self._length(video), len(video)
+            prediction = self.classifier.classify(video)
+
+        def go_on(share: float) -> None:
+            if stop.is_set():
+                raise Stopped
+
+        go_on(0)
+        segments = timeline(self.classifier, path, on_progress=go_on).segments
         return JSONResponse(
             {
                 "seconds": seconds,
-                "num_frames": len(video),
+                "num_frames": num_frames,
                 "ranked": prediction.ranked[:NUM_SHOWN],
+                "segments": [asdict(segment) for segment in segments],
             }
         )
 

@@ -3,10 +3,12 @@
 const element = (id) => document.getElementById(id);
 const percent = (share) => `${(100 * share).toFixed(1)}%`;
 const seconds = (value) => `${value.toFixed(1)} s`;
+const NUM_COLOURS = 8; // .c0 to .c7
 
 const shown = (() => {
   const preview = element('preview');
   let address = null; // of the file in the preview
+  let timelineLength = 1; // seconds
   preview.addEventListener('error', () => {
     preview.hidden = true;
     element('no-preview').hidden = false;
@@ -31,6 +33,43 @@ const shown = (() => {
     }));
   }
 
+  function showTimeline(segments, length) {
+    const labels = [...new Set(segments.map((segment) => segment.label))];
+    const pairs = segments.map(({ label, confidence, start_seconds: start, end_seconds: end }) => {
+      const when = `${start.toFixed(1)}–${seconds(end)}`;
+      const colour = `c${labels.indexOf(label) % NUM_COLOURS}`;
+      const part = made('button', label, colour);
+      part.style.width = `${(100 * (end - start)) / length}%`;
+      part.title = `${label}, ${when}: ${percent(confidence)}`;
+      part.tabIndex = -1; // the rows below say the same
+      const row = made('button', '');
+      row.append(made('span', '', `chip ${colour}`), made('span', when, 'when'), made('span', label, 'name'), made('span', percent(confidence)));
+      for (const button of [part, row]) {
+        button.type = 'button';
+        button.addEventListener('click', () => { preview.currentTime = start; });
+      }
+      row.dataset.start = start;
+      row.dataset.end = end;
+      const item = document.createElement('li');
+      item.append(row);
+      return [part, item];
+    });
+    element('strip').replaceChildren(...pairs.map(([part]) => part));
+    element('segments').replaceChildren(...pairs.map(([, item]) => item));
+    timelineLength = length;
+    showMoment();
+  }
+
+  function showMoment() {
+    const now = preview.currentTime;
+    element('playhead').style.left = `${Math.min(100, (100 * now) / timelineLength)}%`;
+    for (const row of element('segments').querySelectorAll('button')) {
+      row.classList.toggle('now', row.dataset.start <= now && now < row.dataset.end);
+    }
+  }
+  preview.addEventListener('timeupdate', showMoment);
+  preview.addEventListener('seeking', showMoment);
+
   function clear() {
     element('result').hidden = true;
     preview.removeAttribute('src');
@@ -46,6 +85,7 @@ const shown = (() => {
     preview.src = address;
     element('about').textContent = `${file.name}: ${seconds(answer.seconds)}, ${answer.num_frames} frames`;
     showRanked(answer.ranked);
+    showTimeline(answer.segments, Math.max(answer.seconds, 1e-6));
     element('result').hidden = false;
     element('result').focus();
   }
