@@ -90,6 +90,17 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     classify.set_defaults(run=_classify)
 
+    attend = commands.add_parser("attend", help="show where the double attention blocks look in a video: one HTML page")
+    attend.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
+    attend.add_argument("video", type=Path, help="a video file, or a picture")
+    attend.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="the page; it needs no network")
+    attend.add_argument(
+        "--top", type=_positive, default=4, help="descriptors of each block, the most used (default: 4)"
+    )
+    attend.add_argument("--at", type=float, metavar="SECONDS", help="the clip around then; the centre one if not given")
+    attend.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    attend.set_defaults(run=_attend)
+
     serve = commands.add_parser("serve", help="a page on this machine where videos can be dropped and are classified")
     serve.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
     serve.add_argument("--port", type=_port, default=7860, help="7860 when not given; 0 takes a free one")
@@ -168,6 +179,19 @@ def _classify(options: argparse.Namespace) -> int:
     if num_failed:
         print(f"{num_failed} of {len(options.videos)} videos could not be read", file=sys.stderr)
     return int(num_failed > 0)
+
+
+def _attend(options: argparse.Namespace) -> int:
+    from a2video.inference.attention_page import check_page, write_attention_page
+    from a2video.inference.classifier import VideoClassifier
+
+    check_page(options.out, options.top)
+    classifier = VideoClassifier.load(options.checkpoint, options.device)
+    page = write_attention_page(
+        classifier, options.video, options.out, options.top, options.at, checkpoint=options.checkpoint
+    )
+    print(f"Wrote {page} ({page.stat().st_size / 1000:.0f} kB): open it in a browser, it needs no network")
+    return 0
 
 
 def _serve(options: argparse.Namespace) -> int:
