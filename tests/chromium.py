@@ -104,6 +104,24 @@ class Browser:
             assert time.monotonic() < end, (condition, self.complaints, self.run("document.body.innerText"))
             time.sleep(0.02)
 
+    @contextmanager
+    def frame(self, end_of_url: str) -> Iterator[None]:
+        """Lets the other methods speak to a frame of the page that has a process of its own, as sandboxed ones do."""
+        page = self.session
+        end = time.monotonic() + PATIENCE
+        while not (frames := self._frames(end_of_url)):
+            assert time.monotonic() < end, f"no frame of {end_of_url}"
+            time.sleep(0.02)
+        self.session = self.call("Target.attachToTarget", targetId=frames[0], flatten=True)["sessionId"]
+        try:
+            yield
+        finally:
+            self.session = page
+
+    def _frames(self, end_of_url: str) -> list[str]:
+        targets = self.call("Target.getTargets", filter=[{"type": "iframe"}])["targetInfos"]
+        return [target["targetId"] for target in targets if target["url"].endswith(end_of_url)]
+
     def choose_files(self, selector: str, *files: Path) -> None:
         """Chooses files in a file input, as its dialog does."""
         root = self.call("DOM.getDocument")["root"]["nodeId"]

@@ -8,6 +8,7 @@ const NUM_COLOURS = 8; // .c0 to .c7
 const shown = (() => {
   const preview = element('preview');
   let address = null; // of the file in the preview
+  let pageAddress = null; // of the attention page, to be saved
   let timelineLength = 1; // seconds
   preview.addEventListener('error', () => {
     preview.hidden = true;
@@ -61,7 +62,7 @@ const shown = (() => {
   }
 
   function showMoment() {
-    const now = preview.currentTime;
+    const now = preview.currentTime + 1e-3; // browsers round it
     element('playhead').style.left = `${Math.min(100, (100 * now) / timelineLength)}%`;
     for (const row of element('segments').querySelectorAll('button')) {
       row.classList.toggle('now', row.dataset.start <= now && now < row.dataset.end);
@@ -76,6 +77,29 @@ const shown = (() => {
     preview.load();
     if (address) URL.revokeObjectURL(address);
     address = null;
+    clearAttention();
+    if (element('attention')) element('attention').hidden = true;
+  }
+
+  function clearAttention() {
+    if (pageAddress) URL.revokeObjectURL(pageAddress);
+    pageAddress = null;
+    element('frame-box')?.replaceChildren();
+    if (element('save')) element('save').hidden = true;
+  }
+
+  function attention(page) {
+    clearAttention();
+    pageAddress = URL.createObjectURL(new Blob([page], { type: 'text/html' }));
+    element('save').href = pageAddress;
+    element('save').hidden = false;
+    const frame = document.createElement('iframe');
+    frame.title = 'What the network looked at';
+    frame.src = 'frame';
+    frame.setAttribute('sandbox', 'allow-scripts');
+    frame.addEventListener('load', () => frame.contentWindow.postMessage(page, '*'), { once: true }); // its origin is none
+    element('frame-box').append(frame);
+    frame.scrollIntoView({ block: 'nearest' });
   }
 
   function result(file, answer) {
@@ -86,9 +110,10 @@ const shown = (() => {
     element('about').textContent = `${file.name}: ${seconds(answer.seconds)}, ${answer.num_frames} frames`;
     showRanked(answer.ranked);
     showTimeline(answer.segments, Math.max(answer.seconds, 1e-6));
+    if (element('attention')) element('attention').hidden = false;
     element('result').hidden = false;
     element('result').focus();
   }
 
-  return { clear, result };
+  return { attention, clear, result };
 })();

@@ -3,7 +3,9 @@
   const MAX_BYTES = Number(document.body.dataset.maxBytes);
   const input = element('file');
   const progress = element('progress');
+  const attend = element('attend'); // null where the network has no attention to show
   let request = null; // the one that is under way
+  let shownFile = null; // whose result is on the page
 
   function say(text) {
     element('status').textContent = text;
@@ -25,13 +27,18 @@
   function end() {
     request = null;
     element('progress-box').hidden = true;
-    input.disabled = false;
+    enable(true);
     say('');
   }
 
-  function send(path, file, whenDone) {
+  function enable(isOn) {
+    input.disabled = !isOn;
+    if (attend) attend.disabled = !isOn;
+  }
+
+  function send(path, query, file, whenDone) {
     request = new XMLHttpRequest();
-    request.open('POST', `${path}?name=${encodeURIComponent(file.name.toWellFormed?.() ?? file.name)}`);
+    request.open('POST', `${path}?${new URLSearchParams({ ...query, name: file.name })}`);
     request.setRequestHeader('content-type', 'application/octet-stream');
     request.upload.addEventListener('progress', (event) => {
       progress.value = event.loaded / event.total;
@@ -56,7 +63,7 @@
     say('Uploading: 0%');
     element('error').hidden = true;
     element('progress-box').hidden = false;
-    input.disabled = true;
+    enable(false);
     request.send(file);
   }
 
@@ -67,10 +74,18 @@
     if (file.size > MAX_BYTES) {
       fail(`${file.name}: has ${(file.size / 1e6).toFixed(0)} MB, and this server takes at most ${MAX_BYTES / 1e6}: shorten it`);
     } else {
-      send('classify', file, (answer) => shown.result(file, answer));
+      send('classify', {}, file, (answer) => {
+        shownFile = file;
+        shown.result(file, answer);
+      });
     }
   }
 
+  attend?.addEventListener('click', () => {
+    const { hidden, currentTime } = element('preview');
+    send('attend', hidden ? {} : { at: currentTime }, shownFile, (answer) => shown.attention(answer.page));
+  });
+  input.addEventListener('click', () => { input.value = ''; }); // so that the same file can be chosen again
   input.addEventListener('change', () => take(input.files[0]));
   element('cancel').addEventListener('click', () => request?.abort());
 

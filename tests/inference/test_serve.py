@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from test_cli import fails
 from a2video.cli import main
 from a2video.inference.classifier import VideoClassifier
 from a2video.inference.serve_uploads import MAX_INSIDE
+from a2video.inference.timeline import timeline
 
 MEGABYTES = 20  # limits of the server
 SECONDS = 5
@@ -48,9 +49,9 @@ class Server:
     def files(self) -> list[Path]:
         return [path for path in self.temporary.rglob("*") if path.is_file()]
 
-    def post(self, content: bytes, name: str = "", **headers: str) -> tuple[int, dict]:
-        """Sends a file to be classified; the status and the answer."""
-        url = f"{self.url}classify?{urllib.parse.urlencode({'name': name})}"
+    def post(self, content: bytes, name: str = "", path: str = "classify?", **headers: str) -> tuple[int, dict]:
+        """Sends a file, to be classified if nothing else is asked; the status and the answer."""
+        url = f"{self.url}{path}&{urllib.parse.urlencode({'name': name})}"
         request = urllib.request.Request(url, content, {k.replace("_", "-"): v for k, v in headers.items()})
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
@@ -162,6 +163,54 @@ class TestInTheBrowser:
         assert all(url.startswith((server.url, "blob:", "data:")) for url in chromium.requested)
         assert server.files == []
 
+    def test_the_timeline_leads_to_its_moments(self, chromium: Browser, server: Server, video: Path) -> None:
+        """Shown by the page's own function, for the network's own timeline of so short a video has one part."""
+        self.choose(chromium, server, video)
+        chromium.wait_for("document.getElementById('preview').readyState > 1")
+        parts = [("<b>left</b>", 0.9, 0, 0.2), ("right", 0.8, 0.2, 0.5), ("<b>left</b>", 0.7, 0.5, 0.8)]
+        names = ("label", "confidence", "start_seconds", "end_seconds")
+        segments = [dict(zip(names, part, strict=True)) for part in parts]
+        answer = {"seconds": 0.8, "num_frames": 24, "ranked": [["right", 1]], "segments": segments}
+        chromium.run(f"shown.result(document.getElementById('file').files[0], {json.dumps(answer)})")
+        assert chromium.run("[...document.querySelectorAll('#segments button')].map((e) => e.innerText)") == [
+            "0.0–0.2 s\n<b>left</b>\n90.0%",
+            "0.2–0.5 s\nright\n80.0%",
+            "0.5–0.8 s\n<b>left</b>\n70.0%",
+        ]
+        assert chromium.run("[...document.querySelectorAll('#strip button')].map((e) => e.className)") == [
+            "c0",
+            "c1",
+            "c0",
+        ]
+        widths = chromium.run("[...document.querySelectorAll('#strip button')].map((e) => e.offsetWidth)")
+        total = chromium.run("document.getElementById('strip').offsetWidth")
+        assert widths == pytest.approx([total / 4, total * 3 / 8, total * 3 / 8], abs=1.5)
+        chromium.wait_for("document.getElementById('preview').readyState > 1")
+        for selector, moment in (("#strip button:nth-child(3)", 0.5), ("#segments li:nth-child(2) button", 0.2)):
+            chromium.run(f"document.querySelector({selector!r}).click()")
+            chromium.wait_for("!document.getElementById('preview').seeking")
+            assert chromium.run("document.getElementById('preview').currentTime") == pytest.approx(moment, abs=1e-3)
+            left = chromium.run("document.getElementById('playhead').style.left")
+            assert float(left.rstrip("%")) == pytest.approx(100 * moment / 0.8, abs=0.5)
+        assert chromium.run("document.querySelector('#segments .now').innerText").startswith("0.2–0.5 s")
+
+    def test_attention_is_shown_in_a_frame_of_its_own(self, chromium: Browser, server: Server, video: Path) -> None:
+        self.choose(chromium, server, video)
+        chromium.wait_for("document.getElementById('preview').readyState > 1")
+        chromium.run("document.getElementById('attend').click()")
+        chromium.wait_for("!document.getElementById('save').hidden")
+        with chromium.frame("/frame"):
+            chromium.wait_for("!!document.querySelector('.card')")
+            assert chromium.run("document.querySelector('h1').innerText") == "0 ü.mp4"
+            assert chromium.run("Promise.all([...document.images].map((e) => e.decode())).then((e) => e.length)") > 2
+            assert chromium.run("document.getElementById('frame-label').textContent").startswith("frame ")  # its script
+            assert chromium.run("origin") == "null"
+            stolen = chromium.run("fetch('/').then(() => 'read', () => 'refused')")
+            assert stolen == "refused"
+        saved = chromium.run("fetch(document.getElementById('save').href).then((e) => e.text(), () => 'refused')")
+        assert saved == "refused"  # the page itself may connect to the server alone; the link is for the reader
+        assert server.files == []
+
     def test_a_broken_file_and_a_hostile_name(self, chromium: Browser, server: Server, tmp_path: Path) -> None:
         broken = tmp_path / HOSTILE_NAME
         broken.write_text("no video")
@@ -196,6 +245,18 @@ class TestInTheBrowser:
             chromium.call("Input.dispatchDragEvent", type=kind, x=500, y=600, data=data)
         chromium.wait_for("!document.getElementById('result').hidden")
         assert self.text(chromium, "#about").startswith("0 ü.mp4: ")
+
+
+def test_the_answer_has_the_timeline(server: Server, trained: Path, tmp_path: Path) -> None:
+    frames = np.concatenate([moving_square(1, 60), moving_square(-1, 60)])
+    path = write_video(tmp_path / "both.mp4", frames)
+    status, answer = server.post(path.read_bytes(), "both.mp4")
+    expected = timeline(VideoClassifier.load(trained / "best.ckpt", "cpu"), path).segments
+    assert status == 200
+    assert answer["seconds"] == answer["segments"][-1]["end_seconds"] == 4
+    assert [segment["label"] for segment in answer["segments"]] == [segment.label for segment in expected]
+    for found, segment in zip(answer["segments"], expected, strict=True):
+        assert found == pytest.approx(asdict(segment), abs=1e-6)
 
 
 class TestLimits:
@@ -281,6 +342,16 @@ class TestHostileFiles:
             other.settimeout(0.2)
             with pytest.raises(TimeoutError):
                 other.accept()
+
+    def test_moments_of_the_attention(self, server: Server, video: Path) -> None:
+        content = video.read_bytes()
+        status, answer = server.post(content, "<i>.mp4", "attend?at=100")  # as late as there are frames
+        assert status == 200
+        assert '<h1 class="name">&lt;i&gt;.mp4</h1>' in answer["page"]
+        for at, found in (("x", "at=x: expected seconds"), ("nan", "a.mp4 lasts 0.80 seconds"), ("-1", "a.mp4 lasts")):
+            status, answer = server.post(content, "a.mp4", f"attend?at={at}")
+            assert status == 422
+            assert answer["error"].startswith(found)
 
     def test_damaged_video(self, server: Server, tmp_path: Path) -> None:
         noise = np.random.default_rng(0).integers(0, 255, (20, 64, 64, 3), dtype=np.uint8)
