@@ -82,13 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help=summary, usage=usage, description=f"{summary}; status 1 if it is wrong")
     doctor.add_argument("--json", action="store_true", help="for machines")
 
-    classify = commands.add_parser("classify", help="print the most probable classes of video files")
-    classify.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
-    classify.add_argument("videos", type=Path, nargs="+", metavar="video", help="video files")
-    classify.add_argument("--json", action="store_true", help="one JSON object a line, all classes")
-    classify.add_argument("--top", type=_positive, default=5, help="classes to print (default: 5)")
-    classify.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
-    classify.set_defaults(run=_classify)
+    _add_classify(commands.add_parser("classify", help="print the most probable classes of videos, long or many"))
 
     attend = commands.add_parser("attend", help="show where the double attention blocks look in a video: one HTML page")
     attend.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
@@ -142,6 +136,40 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_classify(classify: argparse.ArgumentParser) -> None:
+    add = classify.add_argument
+    add("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
+    add("videos", nargs="+", metavar="video", help="files, folders, patterns ('clips/**/*.mp4'), lists (.txt, .csv)")
+    add("--json", action="store_true", help="one JSON object a line: all classes, and the best one of each clip")
+    add("--csv", action="store_true", help="a table")
+    add(
+        "--out", type=Path, metavar="FILE", help=".jsonl or .csv, appended to: videos that are in it are not read again"
+    )
+    add("--overwrite", action="store_true", help="begin --out (or --srt) anew")
+    add("--top", type=_positive, help="classes to print (default: 5; all in JSON)")
+    add("--shard", type=_shard, default=(1, 1), metavar="K/N", help="only the K-th of N parts, such as 3/16")
+    add(
+        "--num-workers",
+        type=_positive,
+        help="processes that decode; one that hangs or crashes is replaced",
+    )
+    add("--time-limit-seconds", type=_positive, help="for a worker to read one video (default: 60)")
+    add("--timeline", action="store_true", help="what happens when: segments with start, end, class and confidence")
+    add("--stride-seconds", type=float, help="from one window of the timeline to the next (default: half a window)")
+    add("--srt", type=Path, metavar="FOLDER", help="the timelines as subtitles NAME.srt, for video players")
+    add("--annotate", type=Path, metavar="FILE.mp4", help="the timeline drawn on a copy of the one video")
+    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    classify.set_defaults(run=_classify)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """`3/16` as (3, 16)."""
+    number, slash, total = text.partition("/")
+    if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, such as 3/16, found {text!r}")
+    return int(number), int(total)
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text!r}")
@@ -155,30 +183,9 @@ def _port(text: str) -> int:
 
 
 def _classify(options: argparse.Namespace) -> int:
-    from a2video.data.readers import VideoError
-    from a2video.inference.classifier import VideoClassifier
+    from a2video.inference.classify import run
 
-    classifier = VideoClassifier.load(options.checkpoint, options.device)
-    num_failed = 0
-    for path in options.videos:
-        try:
-            prediction = classifier(path)
-        except VideoError as error:
-            num_failed += 1
-            if options.json:
-                print(json.dumps({"path": str(path), "error": str(error)}, ensure_ascii=False), flush=True)
-            print(f"a2video: error: {error}", file=sys.stderr, flush=True)
-            continue
-        if options.json:
-            classes = [{"label": label, "probability": probability} for label, probability in prediction.ranked]
-            print(json.dumps({"path": str(path), "predictions": classes}, ensure_ascii=False), flush=True)
-        else:
-            print(path)
-            for label, probability in prediction.ranked[: options.top]:
-                print(f"  {probability:7.2%}  {label}", flush=True)
-    if num_failed:
-        print(f"{num_failed} of {len(options.videos)} videos could not be read", file=sys.stderr)
-    return int(num_failed > 0)
+    return run(options)
 
 
 def _attend(options: argparse.Namespace) -> int:
