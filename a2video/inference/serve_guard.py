@@ -99,4 +99,4 @@ class OneRequest(H11Protocol):
 
     def _end_silence(self) -> None:
         if self.cycle is None:  # no request has come
-            self.transport.abort()
+            self.transport.close()

@@ -88,6 +88,8 @@ class Uploads:
             return failure(refusal.status, f"{name}: {refusal}")
         except ClientDisconnect:
             return Response(status_code=499)  # which nobody reads
+        except asyncio.CancelledError:
+            return failure(503, f"{name}: the server has been stopped")
         except Exception:
             log.exception("while %s was looked at", name)
             return failure(500, f"{name}: the server failed, and its terminal says why")
