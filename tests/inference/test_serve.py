@@ -1,108 +1,26 @@
-"""`a2video serve` as a user has it: a real server process, a real browser, and clients that mean no good."""
+"""`a2video serve` as a program: its answers, its limits, its end, and clients and files that mean no good."""
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 import socket
-import subprocess
 import sys
 import time
-import urllib.error
-import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from chromium import Browser, browser
 from conftest import moving_square, write_video
+from serving import Server, read_until_closed, serving
 from test_cli import fails
 
 from a2video.cli import main
 from a2video.inference.classifier import VideoClassifier
 from a2video.inference.serve_uploads import MAX_INSIDE
 from a2video.inference.timeline import timeline
-
-MEGABYTES = 20  # limits of the server
-SECONDS = 5
-HOSTILE_NAME = "<img src=x onerror=alert(1)>.mp4"
-
-
-@dataclass
-class Server:
-    """A running server whose temporary files go to a folder of its own."""
-
-    process: subprocess.Popen[str]
-    temporary: Path
-    url: str
-
-    @property
-    def port(self) -> int:
-        return urllib.parse.urlsplit(self.url).port or 0
-
-    @property
-    def files(self) -> list[Path]:
-        return [path for path in self.temporary.rglob("*") if path.is_file()]
-
-    def post(self, content: bytes, name: str = "", path: str = "classify?", **headers: str) -> tuple[int, dict]:
-        """Sends a file, to be classified if nothing else is asked; the status and the answer."""
-        url = f"{self.url}{path}&{urllib.parse.urlencode({'name': name})}"
-        request = urllib.request.Request(url, content, {k.replace("_", "-"): v for k, v in headers.items()})
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
-
-    def refusal(self, content: bytes, name: str = "") -> str:
-        """The sentence with which a file is refused, which must not tell where the server has it."""
-        status, answer = self.post(content, name)
-        assert status == 422
-        assert str(self.temporary) not in answer["error"]
-        return answer["error"]
-
-    def connect(self, headers: str = "", method: str = "POST /classify") -> socket.socket:
-        """A connection over which the beginning of a request has been sent."""
-        connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
-        connection.sendall(f"{method} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode())
-        return connection
-
-    def wait_until_empty(self) -> None:
-        end = time.monotonic() + 30
-        while self.files:
-            assert time.monotonic() < end, self.files
-            time.sleep(0.02)
-
-    def end(self, number: signal.Signals) -> tuple[int, str]:
-        """Sends a signal; the exit status and what was written to standard error."""
-        self.process.send_signal(number)
-        _, errors = self.process.communicate(timeout=60)
-        return self.process.returncode, errors
-
-
-@contextmanager
-def serving(checkpoint: Path, temporary: Path) -> Iterator[Server]:
-    options = ["--port=0", f"--max-megabytes={MEGABYTES}", f"--max-seconds={SECONDS}", "--device=cpu"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "a2video", "serve", str(checkpoint), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"TMPDIR": str(temporary)},
-    )
-    try:
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert " can be tried on http://127.0.0.1:" in line, process.communicate()
-        yield Server(process, temporary, line.split()[-3])
-    finally:
-        process.kill()
-        process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -114,137 +32,8 @@ def server(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def video(small_data: Path) -> Path:
     return small_data / "test/left/0 ü.mp4"
-
-
-def read_until_closed(connection: socket.socket) -> str:
-    answer = b""
-    while part := connection.recv(1 << 16):
-        answer += part
-    return answer.decode()
-
-
-class TestInTheBrowser:
-    def choose(self, chromium: Browser, server: Server, file: Path, **options: int | bool) -> None:
-        chromium.open(server.url, **options)
-        chromium.choose_files("#file", file)
-        chromium.wait_for("!document.getElementById('result').hidden || !document.getElementById('error').hidden")
-
-    def text(self, chromium: Browser, selector: str) -> str:
-        return chromium.run(f"document.querySelector({selector!r}).innerText")
-
-    @pytest.mark.parametrize("width", [1000, 360])
-    def test_a_video_gets_the_classifier_s_answer(
-        self, chromium: Browser, server: Server, trained: Path, video: Path, width: int
-    ) -> None:
-        self.choose(chromium, server, video, width=width, touch=width == 360)
-        expected = VideoClassifier.load(trained / "best.ckpt", "cpu")(video)
-        names = chromium.run("[...document.querySelectorAll('#ranked .name')].map((e) => e.textContent)")
-        numbers = chromium.run("[...document.querySelectorAll('#ranked data')].map((e) => Number(e.value))")
-        assert names == [name for name, _ in expected.ranked]
-        assert numbers == pytest.approx([number for _, number in expected.ranked], abs=1e-6)
-        assert self.text(chromium, "#ranked data") == f"{expected.probability:.1%}"
-        assert self.text(chromium, "#about") == "0 ü.mp4: 0.8 s, 24 frames"
-        assert "best.ckpt" in self.text(chromium, "h1")
-        assert "2 classes · 3 clips x 3 crops of 4 frames, stride 2" in self.text(chromium, "header")
-        assert chromium.run("document.activeElement.id") == "result"
-        chromium.wait_for(
-            "document.getElementById('preview').readyState > 1 || document.getElementById('preview').hidden"
-        )
-        assert chromium.run("document.documentElement.scrollWidth") <= width
-        assert chromium.complaints == []
-        assert all(url.startswith((server.url, "blob:", "data:")) for url in chromium.requested)
-        assert server.files == []
-
-    def test_the_timeline_leads_to_its_moments(self, chromium: Browser, server: Server, video: Path) -> None:
-        """Shown by the page's own function, for the network's own timeline of so short a video has one part."""
-        self.choose(chromium, server, video)
-        chromium.wait_for("document.getElementById('preview').readyState > 1")
-        parts = [("<b>left</b>", 0.9, 0, 0.2), ("right", 0.8, 0.2, 0.5), ("<b>left</b>", 0.7, 0.5, 0.8)]
-        names = ("label", "confidence", "start_seconds", "end_seconds")
-        segments = [dict(zip(names, part, strict=True)) for part in parts]
-        answer = {"seconds": 0.8, "num_frames": 24, "ranked": [["right", 1]], "segments": segments}
-        chromium.run(f"shown.result(document.getElementById('file').files[0], {json.dumps(answer)})")
-        assert chromium.run("[...document.querySelectorAll('#segments button')].map((e) => e.innerText)") == [
-            "0.0–0.2 s\n<b>left</b>\n90.0%",
-            "0.2–0.5 s\nright\n80.0%",
-            "0.5–0.8 s\n<b>left</b>\n70.0%",
-        ]
-        assert chromium.run("[...document.querySelectorAll('#strip button')].map((e) => e.className)") == [
-            "c0",
-            "c1",
-            "c0",
-        ]
-        widths = chromium.run("[...document.querySelectorAll('#strip button')].map((e) => e.offsetWidth)")
-        total = chromium.run("document.getElementById('strip').offsetWidth")
-        assert widths == pytest.approx([total / 4, total * 3 / 8, total * 3 / 8], abs=1.5)
-        chromium.wait_for("document.getElementById('preview').readyState > 1")
-        for selector, moment in (("#strip button:nth-child(3)", 0.5), ("#segments li:nth-child(2) button", 0.2)):
-            chromium.run(f"document.querySelector({selector!r}).click()")
-            chromium.wait_for("!document.getElementById('preview').seeking")
-            assert chromium.run("document.getElementById('preview').currentTime") == pytest.approx(moment, abs=1e-3)
-            left = chromium.run("document.getElementById('playhead').style.left")
-            assert float(left.rstrip("%")) == pytest.approx(100 * moment / 0.8, abs=0.5)
-        assert chromium.run("document.querySelector('#segments .now').innerText").startswith("0.2–0.5 s")
-
-    def test_attention_is_shown_in_a_frame_of_its_own(self, chromium: Browser, server: Server, video: Path) -> None:
-        self.choose(chromium, server, video)
-        chromium.wait_for("document.getElementById('preview').readyState > 1")
-        chromium.run("document.getElementById('attend').click()")
-        chromium.wait_for("!document.getElementById('save').hidden")
-        with chromium.frame("/frame"):
-            chromium.wait_for("!!document.querySelector('.card')")
-            assert chromium.run("document.querySelector('h1').innerText") == "0 ü.mp4"
-            assert chromium.run("Promise.all([...document.images].map((e) => e.decode())).then((e) => e.length)") > 2
-            assert chromium.run("document.getElementById('frame-label').textContent").startswith("frame ")  # its script
-            assert chromium.run("origin") == "null"
-            stolen = chromium.run("fetch('/').then(() => 'read', () => 'refused')")
-            assert stolen == "refused"
-        saved = chromium.run("fetch(document.getElementById('save').href).then((e) => e.text(), () => 'refused')")
-        assert saved == "refused"  # the page itself may connect to the server alone; the link is for the reader
-        assert server.files == []
-
-    def test_a_broken_file_and_a_hostile_name(self, chromium: Browser, server: Server, tmp_path: Path) -> None:
-        broken = tmp_path / HOSTILE_NAME
-        broken.write_text("no video")
-        self.choose(chromium, server, broken)
-        sentence = self.text(chromium, "#error")
-        assert sentence.startswith(f"{HOSTILE_NAME}: no video found in its 8 bytes")
-        assert chromium.run("document.images.length") == 0
-        assert chromium.run("document.getElementById('result').hidden")
-        assert all("422" in complaint for complaint in chromium.complaints)  # Chromium notes every such answer
-
-    def test_another_file_takes_the_place_of_the_first(
-        self, chromium: Browser, server: Server, video: Path, tmp_path: Path
-    ) -> None:
-        self.choose(chromium, server, video)
-        (tmp_path / "empty.mp4").touch()
-        chromium.choose_files("#file", tmp_path / "empty.mp4")
-        chromium.wait_for("!document.getElementById('error').hidden")
-        assert self.text(chromium, "#error") == "empty.mp4: is empty: choose another file"
-        assert chromium.run("document.getElementById('result').hidden")
-
-    def test_too_large_a_file_is_not_even_sent(self, chromium: Browser, server: Server, tmp_path: Path) -> None:
-        with (tmp_path / "large.mp4").open("wb") as file:
-            file.truncate(MEGABYTES * 1_000_000 + 1)
-        self.choose(chromium, server, tmp_path / "large.mp4")
-        assert self.text(chromium, "#error") == "large.mp4: has 20 MB, and this server takes at most 20: shorten it"
-        assert not any("classify" in url for url in chromium.requested)
-
-    def test_dropping(self, chromium: Browser, server: Server, video: Path) -> None:
-        chromium.open(server.url)
-        data = {"items": [], "files": [str(video)], "dragOperationsMask": 1}
-        for kind in ("dragEnter", "dragOver", "drop"):
-            chromium.call("Input.dispatchDragEvent", type=kind, x=500, y=600, data=data)
-        chromium.wait_for("!document.getElementById('result').hidden")
-        assert self.text(chromium, "#about").startswith("0 ü.mp4: ")
 
 
 def test_the_answer_has_the_timeline(server: Server, trained: Path, tmp_path: Path) -> None:
@@ -409,6 +198,7 @@ def test_ctrl_c_with_an_upload_under_way(trained: Path, tmp_path: Path) -> None:
         while not server.files:
             time.sleep(0.01)
         assert server.end(signal.SIGINT) == (130, "a2video: interrupted\n")
+        assert '{"error":"the file: the server has been stopped"}' in read_until_closed(connection)
         assert list(tmp_path.iterdir()) == []
 
 
