@@ -144,6 +144,24 @@ def test_too_large_a_file_is_not_even_sent(chromium: Browser, server: Server, tm
     assert not any("classify" in url for url in chromium.requested)
 
 
+def test_an_upload_can_be_cancelled(chromium: Browser, server: Server, video: Path, tmp_path: Path) -> None:
+    large = tmp_path / "large.mp4"
+    large.write_bytes(video.read_bytes() + bytes(MEGABYTES * 900_000))
+    chromium.open(server.url)
+    slow = {"offline": False, "latency": 0, "downloadThroughput": -1, "uploadThroughput": 500_000}
+    chromium.call("Network.emulateNetworkConditions", **slow)
+    chromium.choose_files("#file", large)
+    chromium.wait_for("document.getElementById('progress').value > 0")
+    assert text(chromium, "#status").startswith("Uploading: ")
+    assert chromium.run("document.getElementById('file').disabled")
+    chromium.run("document.getElementById('cancel').click()")
+    chromium.call("Network.emulateNetworkConditions", **slow | {"uploadThroughput": -1})
+    assert chromium.run("document.getElementById('activity').offsetHeight") == 0
+    server.wait_until_empty()
+    chromium.choose_files("#file", video)
+    chromium.wait_for("!document.getElementById('result').hidden")
+
+
 def test_dropping(chromium: Browser, server: Server, video: Path) -> None:
     chromium.open(server.url)
     data = {"items": [], "files": [str(video)], "dragOperationsMask": 1}
