@@ -13,6 +13,7 @@ const shown = (() => {
   preview.addEventListener('error', () => {
     preview.hidden = true;
     element('no-preview').hidden = false;
+    showMoment();
   });
 
   function made(tag, text, className = '') {
@@ -63,9 +64,10 @@ const shown = (() => {
 
   function showMoment() {
     const now = preview.currentTime + 1e-3; // browsers round it
+    element('playhead').hidden = preview.hidden;
     element('playhead').style.left = `${Math.min(100, (100 * now) / timelineLength)}%`;
     for (const row of element('segments').querySelectorAll('button')) {
-      row.classList.toggle('now', row.dataset.start <= now && now < row.dataset.end);
+      row.classList.toggle('now', !preview.hidden && row.dataset.start <= now && now < row.dataset.end);
     }
   }
   preview.addEventListener('timeupdate', showMoment);
