@@ -54,11 +54,10 @@ def _along_time(options: Namespace) -> bool:
 
 
 def _check(options: Namespace) -> None:
-    for name in ("num_workers", "time_limit_seconds"):
-        if getattr(options, name) is not None and _along_time(options):
-            raise InputError(
-                f"--{name.replace('_', '-')} is not for timelines, which decode as they score: leave it out"
-            )
+    if options.num_workers is not None and _along_time(options):
+        raise InputError("--num-workers is not for timelines, which are scored while they are decoded: leave it out")
+    if options.time_limit_seconds is not None and options.num_workers is None:
+        raise InputError("--time-limit-seconds is for workers: add --num-workers 1, or more")
     if options.stride_seconds is not None and not _along_time(options):
         raise InputError("--stride-seconds is the stride of a timeline: add --timeline")
     if options.overwrite and options.out is None and options.srt is None:

@@ -236,7 +236,11 @@ class Results:
             self._file = file.open("r+b" if file.exists() and not overwrite else "w+b")
             _lock(self._file.fileno(), file)
             self._take_up(file)
+        except InputError:
+            self.close()
+            raise
         except OSError as error:
+            self.close()
             raise InputError(f"{file} cannot be written ({error.strerror or error}): choose another --out") from error
 
     def prediction(self, prediction: Prediction) -> None:
@@ -287,8 +291,8 @@ class Results:
                 yield line.decode()
 
         lines = whole_lines()
-        first = next(lines, None)
         try:
+            first = next(lines, None)
             for video, model, is_error in self.format.rows(chain([first], lines)) if first is not None else ():
                 if model != self.model:
                     raise ValueError(f"has results of the model {model}, and this one is {self.model}")

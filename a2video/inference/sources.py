@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -47,9 +47,13 @@ def find_videos(arguments: Sequence[str], shard: tuple[int, int] = (1, 1)) -> li
         if not sources:
             raise InputError(f"{argument}: no video and no picture found: give files, folders, patterns or lists")
         for source in sources:
-            if zlib.crc32(source.name.encode("utf-8", "surrogateescape")) % num_shards == number - 1:
+            if _hash(source.name) % num_shards == number - 1:
                 found.setdefault(source.path, source)
     return list(found.values())
+
+
+def _hash(name: str) -> int:
+    return int.from_bytes(hashlib.blake2b(name.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "big")
 
 
 def _find(argument: str) -> Iterator[Source]:
