@@ -95,6 +95,15 @@ def _parser() -> argparse.ArgumentParser:
     attend.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     attend.set_defaults(run=_attend)
 
+    serve = commands.add_parser("serve", help="a page on this machine where videos can be dropped and are classified")
+    serve.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
+    serve.add_argument("--port", type=_port, default=7860, help="7860 when not given; 0 takes a free one")
+    serve.add_argument("--host", default="127.0.0.1", help="127.0.0.1, this machine only, when not given")
+    serve.add_argument("--max-megabytes", type=_positive, default=200, help="of a video (default: 200)")
+    serve.add_argument("--max-seconds", type=_positive, default=600, help="that a video may last (default: 600)")
+    serve.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    serve.set_defaults(run=_serve)
+
     models = commands.add_parser("models", help="list every network: parameters, multiply-adds, the paper's values")
     models.add_argument("--json", action="store_true", help="for machines")
     models.set_defaults(run=_models)
@@ -165,6 +174,12 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 65535, found {text!r}")
+    return int(text)
+
+
 def _classify(options: argparse.Namespace) -> int:
     from a2video.inference.classify import run
 
@@ -181,6 +196,19 @@ def _attend(options: argparse.Namespace) -> int:
         classifier, options.video, options.out, options.top, options.at, checkpoint=options.checkpoint
     )
     print(f"Wrote {page} ({page.stat().st_size / 1000:.0f} kB): open it in a browser, it needs no network")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    try:
+        from a2video.inference.serve import serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise InputError(f'a2video serve needs {error.name}: pip install "a2video[web]"') from error
+
+    o = options
+    serve(o.checkpoint, o.host, o.port, o.max_megabytes, o.max_seconds, o.device)
     return 0
 
 

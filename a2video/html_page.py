@@ -18,7 +18,14 @@ from a2video.html_charts import percent
 CONTROLS = {number: "\ufffd" for number in [*range(32), *range(127, 160)] if chr(number) not in "\n\t"}
 
 
-def render(template: str, styles: Sequence[str], scripts: Sequence[str], more_css: str = "", **content: Any) -> str:
+def render(
+    template: str,
+    styles: Sequence[str],
+    scripts: Sequence[str],
+    more_css: str = "",
+    allows: Sequence[str] = (),
+    **content: Any,
+) -> str:
     """A page from files of a2video/page.
 
     Args:
@@ -26,6 +33,7 @@ def render(template: str, styles: Sequence[str], scripts: Sequence[str], more_cs
         styles: files that make its one style sheet.
         scripts: files that make its one script.
         more_css: at the end of the style sheet; must be our own, for it is not escaped.
+        allows: what else its policy allows, as "connect-src 'self'".
         content: what the template shows.
     """
     css, script = "".join(map(_part, styles)) + more_css, "".join(map(_part, scripts))
@@ -45,6 +53,7 @@ def render(template: str, styles: Sequence[str], scripts: Sequence[str], more_cs
         f"script-src '{_digest(script)}'",
         "base-uri 'none'",
         "form-action 'none'",
+        *allows,
     ]
     return environment.get_template(template).render(
         css=Markup(css), script=Markup(script), policy="; ".join(policy), version=__version__, **content
