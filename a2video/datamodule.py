@@ -37,7 +37,8 @@ class VideoDataModule(pl.LightningDataModule):
         predict_list: videos to predict, labels not needed; the test list when None.
         root: the folder that relative paths in lists start from; each list's own folder when None.
         class_names: a list, or a .txt file with one class name a line, that gives the classes and their order; the
-            training list when None. The command line takes a checkpoint's own when there is one.
+            training list when None. The command line takes a checkpoint's own when there is one. Only where it is given
+            may a list have numbers for these names, from zero on.
         allow_missing: go on although listed videos do not exist. Training leaves them out and says how many; the other
             lists keep them, as videos that cannot be read.
         reader: what decodes videos: a2video.data.pyav_reader.PyAVReader (exact), decord_reader.DecordReader or
@@ -112,6 +113,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.cache = None if metadata is None else MetadataCache(metadata)
         self.open_it = partial(open_video, reader=reader, cache=self.cache)
         self.class_source = class_names or train_list or val_list or test_list
+        self.classes_of = None if class_names else self.class_source  # see read_video_list
         self.protocol = (protocol or OfPreprocessing)(preprocessing)
         self.train_sampler = _train_sampler(train_sampler, preprocessing)
         short_side = train_short_side or (preprocessing.short_side, preprocessing.short_side)
@@ -153,7 +155,7 @@ class VideoDataModule(pl.LightningDataModule):
         lists = lists_of[stage]
         for name, source in lists.items():
             if source is not None:
-                listed = read_video_list(source, self.root, self.class_names, self.allow_missing)
+                listed = read_video_list(source, self.root, self.class_names, self.allow_missing, self.classes_of)
                 self.videos[name] = listed.present() if name == "train" else listed
             elif name != "val" or stage == "validate":
                 raise InputError(f"data.{name}_list is not set: give a list or a folder of class folders")

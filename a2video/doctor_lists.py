@@ -29,7 +29,7 @@ def check_lists(data: VideoDataModule) -> tuple[list[Finding], dict[str, VideoLi
         if (source := getattr(data, f"{name}_list")) is None:
             continue
         try:
-            lists[name] = listed = read_video_list(source, data.root, names, allow_missing=True)
+            lists[name] = listed = read_video_list(source, data.root, names, True, data.classes_of)
         except InputError as error:
             findings.append(Finding("error", f"data.{name}_list: {error}"))
             continue

@@ -139,8 +139,9 @@ class ExperimentCLI(LightningCLI):
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise InputError(_without_null(str(error))) from error
-        if self.subcommand != "fit" and self.config[self.subcommand].data.class_names is None:
-            self.datamodule.class_names = self.checkpoint_names
+        config = self.config[self.subcommand]
+        if self.checkpoint_names and self.subcommand != "fit" and config.data.class_names is None:
+            self.datamodule.class_names, self.datamodule.classes_of = self.checkpoint_names, config.ckpt_path
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """last.ckpt, best.ckpt and logs/ go to the output folder; the user's YAML may configure another best."""

@@ -244,9 +244,9 @@ class TestWrongInput:
             ("path,label\n", "list.csv is empty"),
             (
                 "path,label\n{video},left\n{other},up\n",
-                "list.csv line 3: label 'up' is none of the 2 classes (left, right)",
+                "list.csv line 3: label 'up' is none of the 2 classes of ",
             ),
-            ("path,label\n{video},7\n", "list.csv line 2: label '7' is none of the 2 classes (left, right)"),
+            ("path,label\n{video},7\n", "list.csv line 2: found the number 7, where the 2 classes of "),
         ],
     )
     def test_list(
@@ -321,6 +321,33 @@ class TestWrongInput:
         (tmp_path / "names.txt").write_text("right\nleft\n")
         message = fails(capsys, *options, f"--data.class_names={tmp_path / 'names.txt'}")
         assert "the data's class names = ['left', 'right'], but here it is ['right', 'left']" in message
+
+    def test_numbers_where_the_classes_have_names(
+        self, write_config: Writer, trained: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Which number is which name is for the user to say: in alphabetical order it may well be the other way."""
+        config, checkpoint = write_config(tmp_path), trained / "best.ckpt"
+        for split in ("train", "val", "test"):
+            text = (small_data / f"{split}.csv").read_text(encoding="utf-8")
+            numbers = text.replace(",left", ",1").replace(",right", ",0")
+            (tmp_path / f"{split}.csv").write_text(numbers, encoding="utf-8")
+        (tmp_path / "names.txt").write_text("right\nleft\n")
+        root = f"--data.root={small_data}"
+        fit, test = ["fit", "--config", config, root], ["test", "--config", config, root, f"--ckpt_path={checkpoint}"]
+        said = "csv line 2: found the number 1, where the 2 classes of {} have names (left, right): give names"
+        for split in ("val", "test"):
+            mixed = f"--data.{split}_list={tmp_path}/{split}.csv"
+            message = fails(capsys, *(fit if split == "val" else test), mixed)
+            assert said.format(small_data / "train.csv" if split == "val" else checkpoint) in message
+            with pytest.raises(SystemExit) as exit_info:
+                main(["doctor", "--config", str(config), root, mixed])
+            assert exit_info.value.code == 1
+            assert said.format(small_data / "train.csv") in capsys.readouterr().out
+        message = fails(capsys, *fit, f"--data.train_list={tmp_path}/train.csv")
+        assert f"label 'left' is none of the 2 classes of {tmp_path}/train.csv (0, 1)" in message
+        lists = [f"--data.{split}_list={tmp_path}/{split}.csv" for split in ("train", "val", "test")]
+        main(list(map(str, [*fit, *lists, f"--data.class_names={tmp_path}/names.txt", "--trainer.max_epochs=1"])))
+        assert torch.load(tmp_path / "out/last.ckpt", weights_only=True)["a2video"]["class_names"] == ["right", "left"]
 
     def test_unlabelled_lists(
         self, write_config: Writer, trained: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
