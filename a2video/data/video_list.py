@@ -187,12 +187,15 @@ def _refuse_missing(listing: Listing, paths: Sequence[str], missing: Sequence[in
 
 def refuse_repeated(listing: Listing, paths: Sequence[str]) -> None:
     """Raises InputError where two lines of a list are the same file."""
-    first: dict[str, str] = {}
-    for place, path in zip(listing.places, paths, strict=True):
+    first: dict[str, int] = {}
+    for index, path in enumerate(paths):
         file = os.path.normpath(path) if ".." in path else path
-        if file in first:
-            raise InputError(f"{place}: {path} was listed before ({first[file]}): remove one")
-        first[file] = place
+        if (earlier := first.setdefault(file, index)) != index:
+            ours, theirs = listing.labels[index], listing.labels[earlier]
+            labels = "" if ours == theirs else f" with the label {theirs!r}, and has {ours!r} here"
+            raise InputError(
+                f"{listing.places[index]}: {path} was listed before ({listing.places[earlier]}){labels}: remove one"
+            )
 
 
 def _compare_classes(source: str, ours: Sequence[str], given: Sequence[str]) -> None:

@@ -122,7 +122,11 @@ def test_folder_of_videos_has_no_labels(folder: Path) -> None:
         ("path,label\n" + 200000 * "x" + ".mp4,b\n", r"line 2: field larger than field limit"),
         ("path,label\nfight/c.avi\n", r"line 2: expected path,label, found 'fight/c.avi'"),
         ("path,label\nfight/c.avi,\n", r"line 2: expected path,label, found 'fight/c.avi,'"),
-        ("path,label\nfight/c.avi,x\nfight/c.avi,y\n", r"line 3: .*c.avi was listed before \(.*line 2\): remove one"),
+        ("path,label\nfight/c.avi,x\nfight/c.avi,x\n", r"line 3: .*c.avi was listed before \(.*line 2\): remove one"),
+        (
+            "path,label\nfight/c.avi,x\nfight/c.avi,y\n",
+            r"line 3: .*c.avi was listed before \(.*line 2\) with the label 'x', and has 'y' here: remove one",
+        ),
         ("path,label\nfight/c.avi,3000000\n", r"label 3000000 would make 3000001 classes"),
     ],
 )
