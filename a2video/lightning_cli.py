@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, read_checkpoint
 from a2video.logs import loggers
+from a2video.option_errors import explain
 from a2video.position import KEY
 from a2video.processes import check_processes
 from a2video.recognizer import Recognizer
@@ -55,7 +55,7 @@ class ExperimentParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Called by jsonargparse with what is wrong."""
-        raise InputError(_without_null(message)) from ex
+        raise InputError(explain(message)) from ex
 
 
 class ExperimentCLI(LightningCLI):
@@ -81,7 +81,10 @@ class ExperimentCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Refuses a file that is no checkpoint before anything else reads it."""
-        super().parse_arguments(parser, args)
+        try:
+            super().parse_arguments(parser, args)
+        except (ImportError, AttributeError) as error:  # what jsonargparse lets through of a class's import path
+            raise InputError(f"an option's import path leads nowhere: {explain(str(error))}") from error
         config = self.config[self.config.subcommand]
         self.checkpoint_names: tuple[str, ...] = ()
         self.resumed_at: int | None = None  # number of logged steps
@@ -138,7 +141,7 @@ class ExperimentCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
-            raise InputError(_without_null(str(error))) from error
+            raise InputError(explain(str(error))) from error
         config = self.config[self.subcommand]
         if self.checkpoint_names and self.subcommand != "fit" and config.data.class_names is None:
             self.datamodule.class_names, self.datamodule.classes_of = self.checkpoint_names, config.ckpt_path
@@ -266,13 +269,6 @@ def make_folder(folder: Path, name: str) -> None:
             pass
     except OSError as error:
         raise InputError(f"{name} {folder} cannot be written to ({error.strerror}): choose another") from error
-
-
-def _without_null(message: str) -> str:
-    """The message in one line, without jsonargparse's account of why an option that may be null is not null."""
-    line = " ".join(message.split())
-    found = re.fullmatch(r"(.*)Does not validate against any .* Errors: - (.*) - Expected a <class 'NoneType'>.*", line)
-    return "".join(found.groups()) if found else line
 
 
 class UnrunCLI(ExperimentCLI):

@@ -293,6 +293,38 @@ class TestWrongInput:
         assert "--data.batchsize" in fails(capsys, "fit", "--config", config, "--data.batchsize=2")
         assert "no_such_file.yaml" in fails(capsys, "fit", "--config", "no_such_file.yaml")
 
+    def test_misspelt_words_and_import_paths(
+        self, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config, begins = write_config(tmp_path), "a2video: error: "
+        nowhere = "an option's import path leads nowhere: "
+        for option, said in (
+            ("model.inflate=centre", "model.inflate: expected center, mean, found 'centre': did you mean center?"),
+            (
+                "trainer.precision=bf17",
+                "bf16-true, bf16-mixed, 32-true, 64-true, 64, 32, 16, bf16, found 'bf17': did you",
+            ),
+            (
+                "model.network=a2video.models.a2net_tyni",
+                "model.network: module 'a2video.models' has no attribute 'a2net_tyni': did you mean a2net_tiny?",
+            ),
+            ("model.schedule=a2video.schedules.Cosin", "model.schedule: module 'a2video.schedules' has no attribute"),
+            (
+                "data.reader=a2video.data.pyav_reader.PyAVReadr",
+                f"{nowhere}module 'a2video.data.pyav_reader' has no attribute 'PyAVReadr': did you mean PyAVReader?",
+            ),
+            ("data.reader=a2video.data.pyav_readr.PyAVReader", f"{nowhere}module 'a2video.data' has no attribute"),
+            ("data.reader=nope.Reader", f"{nowhere}No module named 'nope'"),
+            ("trainer.max_epochs=x", "Parser key \"trainer.max_epochs\": Expected a <class 'int'>"),
+        ):
+            message = fails(capsys, "fit", "--config", config, f"--{option}")
+            assert message.startswith(begins if option.startswith("trainer.prec") else begins + said), message
+            assert said in message
+        with pytest.raises(SystemExit) as exit_info:
+            main(["doctor", "--config", str(config), "--data.reader=nope.Reader"])
+        assert exit_info.value.code == 1
+        assert f"the configuration is refused: {nowhere}No module named 'nope'" in capsys.readouterr().out
+
     def test_checkpoint(
         self, write_config: Writer, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
