@@ -39,6 +39,7 @@ class Plan:
         on_gpu: whether it trains on GPUs.
         precision: trainer.precision.
         compiles: model.compile.
+        shares_statistics: whether several processes are to share those of batch norm.
     """
 
     batch_size: int
@@ -50,6 +51,7 @@ class Plan:
     on_gpu: bool
     precision: str
     compiles: bool
+    shares_statistics: bool
 
 
 def packages(machine: Machine, plan: Plan | None) -> Finding:
@@ -129,6 +131,14 @@ def bf16_on_cpu(machine: Machine, plan: Plan | None) -> Finding | None:
     )
 
 
+def sync_batchnorm(machine: Machine, plan: Plan | None) -> Finding | None:
+    """Torch has it for GPUs only."""
+    if plan is None or plan.on_gpu or not plan.shares_statistics:
+        return None
+    text = "trainer.sync_batchnorm needs GPUs, but the processes of this run compute on CPUs"
+    return Finding("error", text, "Leave trainer.sync_batchnorm out where there is no GPU.")
+
+
 def cores(machine: Machine, plan: Plan | None) -> Finding:
     """Workers and torch's threads share the cores."""
     text = f"{machine.num_cores} CPU cores, {machine.memory / GIB:.0f} GiB of memory can be used"
@@ -201,6 +211,7 @@ CHECKS: tuple[Callable[[Machine, Plan | None], Finding | None], ...] = (
     gpus,
     cudnn,
     bf16_on_cpu,
+    sync_batchnorm,
     cores,
     shared_memory,
     disk,

@@ -176,7 +176,7 @@ class ExperimentCLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except RuntimeError as error:  # what Lightning says of a SLURM job that is not as it should be
             raise InputError(" ".join(str(error).split())) from error
-        check_processes(trainer)
+        check_processes(trainer, bool(config.get("sync_batchnorm")))
         return trainer
 
     def after_fit(self) -> None:

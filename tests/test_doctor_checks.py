@@ -22,6 +22,7 @@ from a2video.doctor_checks import (
     gpus,
     packages,
     shared_memory,
+    sync_batchnorm,
     torchvision,
 )
 from a2video.machine import GIB, MODULES, Gpu, Machine, existing, file_system_of, usable_cores, usable_memory
@@ -43,7 +44,7 @@ GOOD = Machine(
     file_systems={"runs/x": "ext4"},
     bf16_is_wrong=False,
 )
-PLAN = Plan(16, 4, 8, 1, 20 * 2**20, 12, on_gpu=True, precision="bf16-mixed", compiles=False)
+PLAN = Plan(16, 4, 8, 1, 20 * 2**20, 12, on_gpu=True, precision="bf16-mixed", compiles=False, shares_statistics=True)
 BROKEN = RuntimeError("operator torchvision::nms does not exist\nand more")
 
 
@@ -53,7 +54,7 @@ def with_module(name: str, found: str | Exception | None) -> Machine:
 
 def test_a_good_machine() -> None:
     assert {finding.level for finding in check_machine(GOOD, PLAN)} == {"ok"}
-    assert len(check_machine(GOOD, PLAN)) == len(CHECKS)  # bf16_on_cpu says nothing, the first line is of no check
+    assert len(check_machine(GOOD, PLAN)) == len(CHECKS) - 1  # two say nothing, and the first line is of no check
 
 
 @pytest.mark.parametrize(
@@ -72,6 +73,7 @@ def test_a_good_machine() -> None:
         (cudnn, replace(GOOD, cudnn=None), None, "ok", "not used"),
         (bf16_on_cpu, GOOD, replace(PLAN, on_gpu=False), "warning", "bf16-mixed on a CPU"),
         (bf16_on_cpu, replace(GOOD, bf16_is_wrong=True), replace(PLAN, on_gpu=False), "warning", "over two frames"),
+        (sync_batchnorm, GOOD, replace(PLAN, on_gpu=False), "error", "needs GPUs"),
         (cores, replace(GOOD, num_cores=2), PLAN, "warning", "4 workers want to decode"),
         (cores, GOOD, replace(PLAN, num_workers=3, num_devices=8), "warning", "24 workers"),
         (cores, GOOD, replace(PLAN, num_threads=16, on_gpu=False), "warning", "16 threads of torch and 4 workers"),
