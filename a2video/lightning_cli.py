@@ -8,7 +8,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
+from a2video.atomic import make_folder
 from a2video.checkpoint_files import AtomicCheckpointIO, newest_whole, run_files
 from a2video.checkpoints import Checkpoints
 from a2video.comparison import comparison_table
@@ -251,24 +251,6 @@ def _score(callback: Checkpoint) -> str:
         return ""
     score, is_share = float(callback.best_model_score), callback.monitor.endswith(("top1", "top5"))
     return f" ({callback.monitor} {score:{'.1%' if is_share else '.4g'}})"
-
-
-def make_folder(folder: Path, name: str) -> None:
-    """Makes the folder for what will be written.
-
-    Args:
-        folder: may be there.
-        name: the option that gives it.
-
-    Raises:
-        InputError: it cannot be made, or nothing can be written to it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"{name} {folder} cannot be written to ({error.strerror}): choose another") from error
 
 
 class UnrunCLI(ExperimentCLI):
