@@ -179,7 +179,10 @@ def shared_memory(machine: Machine, plan: Plan | None) -> Finding | None:
 
 
 def disk(machine: Machine, plan: Plan | None) -> Finding:
-    """Checkpoints need room."""
+    """Checkpoints need room, and a folder that takes them."""
+    if machine.write_error:
+        text = f"{machine.folder} cannot be written to ({machine.write_error})"
+        return Finding("error" if plan else "note", text, "Give another folder as trainer.default_root_dir.")
     text = f"{machine.disk_free / GIB:.1f} GiB free for {machine.folder}"
     if machine.disk_free < LEAST_DISK:
         return Finding("warning", text, "Make room: a checkpoint of a2net_resnet50 takes 0.4 GB, and three are kept.")

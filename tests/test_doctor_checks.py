@@ -25,7 +25,17 @@ from a2video.doctor_checks import (
     sync_batchnorm,
     torchvision,
 )
-from a2video.machine import GIB, MODULES, Gpu, Machine, existing, file_system_of, usable_cores, usable_memory
+from a2video.machine import (
+    GIB,
+    MODULES,
+    Gpu,
+    Machine,
+    existing,
+    file_system_of,
+    usable_cores,
+    usable_memory,
+    write_error,
+)
 
 GOOD = Machine(
     system="Linux 6 (x86_64)",
@@ -41,6 +51,7 @@ GOOD = Machine(
     shared_memory=8 * GIB,
     folder="runs/x",
     disk_free=100 * GIB,
+    write_error="",
     file_systems={"runs/x": "ext4"},
     bf16_is_wrong=False,
 )
@@ -82,6 +93,8 @@ def test_a_good_machine() -> None:
         (shared_memory, replace(GOOD, shared_memory=230 * 2**20), PLAN, "error", "240 MiB of batches"),
         (shared_memory, replace(GOOD, shared_memory=250 * 2**20), PLAN, "ok", "240 MiB of batches"),
         (disk, replace(GOOD, disk_free=GIB), None, "warning", "1.0 GiB free for runs/x"),
+        (disk, replace(GOOD, write_error="Not a directory"), PLAN, "error", "runs/x cannot be written to (Not a dir"),
+        (disk, replace(GOOD, write_error="Not a directory"), None, "note", "runs/x cannot be written to"),
         (file_systems, replace(GOOD, file_systems={"/data/x.csv": "nfs4"}), None, "note", "/data/x.csv (nfs4)"),
         (compiler, replace(GOOD, compiler=None), PLAN, "note", "no C++ compiler"),
         (compiler, replace(GOOD, compiler=None), replace(PLAN, compiles=True), "error", "no C++ compiler"),
@@ -122,6 +135,13 @@ def test_limits_of_a_container(tmp_path: Path) -> None:
     (tmp_path / "cpu/cpu.cfs_quota_us").write_text("50000\n")
     (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
     assert usable_cores(tmp_path) == 1
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert write_error(existing(tmp_path / "file/out")) == "Not a directory"
+    assert write_error(existing(tmp_path / "new/out")) == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_file_systems_by_the_longest_mount(tmp_path: Path) -> None:
