@@ -26,7 +26,7 @@ from a2video.curves import leave_learning_curves
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.inference import CHECKPOINT_KEY, read_checkpoint
-from a2video.logs import loggers
+from a2video.logs import ShortEpochs, loggers
 from a2video.option_errors import explain
 from a2video.position import KEY
 from a2video.processes import check_processes
@@ -151,13 +151,15 @@ class ExperimentCLI(LightningCLI):
         config = self.config_init[self.subcommand]["trainer"]
         callbacks = list(config.get("callbacks") or [])
         has_own = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+        kwargs["callbacks"] = callbacks
+        if self.subcommand == "fit" and config.get("log_every_n_steps") is None:
+            callbacks.append(ShortEpochs())
         if self.subcommand == "fit" and config.get("enable_checkpointing") is not False:
             last = self.config_init[self.subcommand]["checkpoints"]
             callbacks.append(last)
             if not has_own:
                 monitor, folder = "val/top1" if self.datamodule.val_list else None, config["default_root_dir"]
                 callbacks.append(ModelCheckpoint(folder, "best", monitor, mode="max", enable_version_counter=False))
-            kwargs["callbacks"] = callbacks
             plugins = config.get("plugins") or []
             plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
             if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -168,7 +170,7 @@ class ExperimentCLI(LightningCLI):
             options = self.config_init["test"]
             folder = Path(config["default_root_dir"])
             self.parts = ScoreParts(folder, options["ckpt_path"], options["overwrite"])
-            kwargs["callbacks"] = [*callbacks, self.parts]
+            callbacks.append(self.parts)
         if config.get("logger") is None:
             is_fit = self.subcommand == "fit"
             kwargs["logger"] = loggers(Path(config["default_root_dir"]), self.resumed_at) if is_fit else False

@@ -48,7 +48,10 @@ def test_fit_leaves_loadable_checkpoints_and_logs(trained: Path) -> None:
     assert (trained / "last.ckpt").is_file()
     header, *rows = csv.reader((trained / "logs/version_0/metrics.csv").read_text().splitlines())
     assert {"train/top1", "train/top5", "val/loss", "val/top1", "val/top5"} <= set(header)
-    assert rows
+    logged = {name: [row[header.index(name)] for row in rows] for name in ("step", "lr", "train/clips_per_second")}
+    short = [step for step, rate in zip(logged["step"], logged["lr"], strict=True) if rate]
+    assert short == ["1", "3"]  # the last step of each epoch, of which Lightning would log each 50th
+    assert any(logged["train/clips_per_second"])
     assert (trained / "logs/version_0/config.yaml").is_file()
 
 
