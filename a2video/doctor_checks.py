@@ -151,12 +151,17 @@ def cores(machine: Machine, plan: Plan | None) -> Finding:
             f"{text}, but {workers} workers want to decode (data.num_workers {plan.num_workers} x {plan.num_devices})",
             f"Set data.num_workers to at most {max(1, machine.num_cores // plan.num_devices)}.",
         )
-    threads = plan.num_threads * plan.num_devices
-    if not plan.on_gpu and workers and workers + threads > machine.num_cores:
+    share = machine.num_cores // plan.num_devices
+    num_threads = max(1, share - plan.num_workers)
+    num_workers = max(1, share - num_threads)
+    changes = ("num_threads", plan.num_threads, num_threads), ("data.num_workers", plan.num_workers, num_workers)
+    settings = [f"{name} to {fewer}" for name, now, fewer in changes if now > fewer]
+    if not plan.on_gpu and workers and settings:
+        threads = plan.num_threads * plan.num_devices
         return Finding(
             "warning",
             f"{text}, but {threads} threads of torch and {workers} workers want to run at once",
-            f"Set num_threads to {max(1, (machine.num_cores - workers) // plan.num_devices)}, or fewer workers.",
+            f"Set {' and '.join(settings)}.",
         )
     return Finding("ok", text)
 

@@ -114,7 +114,11 @@ def test_each_module_that_is_imported_is_looked_at(name: str) -> None:
 
 def test_advice_has_the_numbers() -> None:
     on_cpu = replace(PLAN, on_gpu=False, num_threads=16)
-    assert cores(GOOD, on_cpu).advice == "Set num_threads to 12, or fewer workers."
+    assert cores(GOOD, on_cpu).advice == "Set num_threads to 12."
+    two, full = replace(GOOD, num_cores=2), replace(on_cpu, num_workers=2)
+    assert cores(two, replace(full, num_threads=1)).advice == "Set data.num_workers to 1."
+    assert cores(two, replace(full, num_threads=2)).advice == "Set num_threads to 1 and data.num_workers to 1."
+    assert cores(replace(GOOD, num_cores=1), replace(on_cpu, num_workers=1, num_threads=1)).level == "ok"
     assert cores(GOOD, replace(PLAN, num_devices=8)).advice == "Set data.num_workers to at most 2."
     assert [cudnn_name(number) for number in (91002, 8902, 92100)] == ["9.10.2", "8.9.2", "9.21.0"]
 
