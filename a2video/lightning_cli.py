@@ -45,7 +45,6 @@ HARMLESS_WARNINGS = [
     r"predict returned None",
     r"Found \d+ module\(s\) in eval mode at the start of training",  # those of model.freeze
     r"The number of training batches .* is smaller than the logging interval",
-    r"Precision .* is not supported by the model summary",
     r"LightningCLI's args parameter is intended to run from within Python",
 ]
 
@@ -181,17 +180,26 @@ class ExperimentCLI(LightningCLI):
         check_processes(trainer, bool(config.get("sync_batchnorm")))
         return trainer
 
+    def before_fit(self) -> None:
+        """Says what is trained, in place of Lightning's table, whose operations would all be 0."""
+        if self.trainer.is_global_zero:
+            network = self.model.network
+            total = sum(weights.numel() for weights in network.parameters())
+            frozen = sum(weights.numel() for weights in network.parameters() if not weights.requires_grad)
+            print(f"{type(network).__name__}: {total:,} parameters" + f", {frozen:,} of them frozen" * (frozen > 0))
+
     def after_fit(self) -> None:
         """Says what came out and where it is."""
         log_dir = self.trainer.log_dir  # asks all ranks
         if not self.trainer.is_global_zero:
             return
-        print(f"Trained {self.trainer.global_step} steps in {self.trainer.current_epoch} epochs.")
+        steps, epochs = self.trainer.global_step, self.trainer.current_epoch
+        print(f"Trained {steps} step{'s' * (steps != 1)} in {epochs} epoch{'s' * (epochs != 1)}.")
         best = None
         for callback in sorted(self.trainer.checkpoint_callbacks, key=lambda each: isinstance(each, ModelCheckpoint)):
-            path = getattr(callback, "best_model_path", "") or getattr(callback, "path", "")
-            if Path(path).is_file():
-                best = path
+            path = Path(getattr(callback, "best_model_path", "") or getattr(callback, "path", ""))
+            if path.is_file():
+                best = path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
                 print(f"Checkpoint: {path}{_score(callback)}")
         if best and log_dir is not None and self.datamodule.test_list is not None:
             print(f"Test it: a2video test --config '{log_dir}/config.yaml' --ckpt_path '{best}'")
@@ -299,7 +307,11 @@ def command_line(kind: type[CLI], args: Sequence[str] | None) -> CLI:
         Recognizer,
         VideoDataModule,
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={"default_root_dir": "runs/default", "use_distributed_sampler": False},
+        trainer_defaults={
+            "default_root_dir": "runs/default",
+            "use_distributed_sampler": False,
+            "enable_model_summary": False,
+        },
         seed_everything_default=0,
         parser_class=ExperimentParser,
         auto_configure_optimizers=False,
