@@ -153,9 +153,16 @@ class Recognizer(pl.LightningModule):
 
     def _check_classes(self, num_logits: int) -> None:
         if num_logits != len(self.class_names):
+            remedy = "correct the labels"
+            if num_logits > len(self.class_names):
+                remedy = (
+                    "if the list has a part of a data set, name all classes by data.class_names (the official list, "
+                    "classInd.txt, or a file with one name on each line) or give the official list with "
+                    "data.allow_missing"
+                )
             raise InputError(
                 f"the network gives {num_logits} logits but the data has {len(self.class_names)} classes: set "
-                f"model.network.init_args.num_classes to {len(self.class_names)}, or correct the labels"
+                f"model.network.init_args.num_classes to {len(self.class_names)}, or {remedy}"
             )
 
     def forward(self, clips: Tensor) -> Tensor:

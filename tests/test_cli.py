@@ -264,6 +264,9 @@ class TestWrongInput:
     def test_number_of_classes(self, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         message = fails(capsys, "fit", "--config", write_config(tmp_path), "--model.network.init_args.num_classes=3")
         assert "gives 3 logits but the data has 2 classes: set model.network.init_args.num_classes to 2" in message
+        assert "name all classes by data.class_names" in message
+        message = fails(capsys, "fit", "--config", write_config(tmp_path), "--model.network.init_args.num_classes=1")
+        assert message.endswith("set model.network.init_args.num_classes to 2, or correct the labels")
 
     def test_values_that_a_class_refuses(
         self, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
