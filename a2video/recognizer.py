@@ -327,7 +327,7 @@ class Recognizer(pl.LightningModule):
         optimizer.register_load_state_dict_pre_hook(keep_settings)
         if self.schedule is not None and self.schedule.monitor is not None:
             check_monitor(self.trainer, self.schedule.monitor, self.data.val_list is not None)
-        has_no_step = self.trainer.limit_train_batches == 0
+        has_no_step = 0 in (self.trainer.limit_train_batches, self.trainer.max_epochs, self.trainer.max_steps)
         if has_no_step or (self.schedule is None and self.base_batch_size is None):
             return {"optimizer": optimizer}
         run = run_of(self.trainer, self.data.batch_size, self.base_batch_size)
