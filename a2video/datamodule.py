@@ -165,6 +165,8 @@ class VideoDataModule(pl.LightningDataModule):
         for name, source in lists.items():
             if source is not None:
                 self._check(name, self.videos[name], num_devices)
+        if stage == "test":
+            self._warn_of_overlap(self.videos["test"])
 
     def _check(self, name: str, videos: VideoList, num_devices: int) -> None:
         """Refuses lists that cannot be used as `name`, and says how many videos there are."""
@@ -180,10 +182,33 @@ class VideoDataModule(pl.LightningDataModule):
         if len(videos) < num_devices:
             raise InputError(f"{videos.source} has {len(videos)} videos for {num_devices} devices: use fewer devices")
         rank_zero_info(f"{name}: {len(videos)} videos of {len(videos.class_names)} classes ({videos.source})")
+        if name == "train" and (num_over := len(videos) % (self.batch_size * num_devices)):
+            together = f"{self.batch_size} x {num_devices} devices" if num_devices > 1 else str(self.batch_size)
+            rank_zero_info(
+                f"train: each epoch leaves out {num_over} of the {len(videos)} videos, others each time, because "
+                f"data.batch_size {together} does not divide them"
+            )
         if videos.missing or videos.num_left_out:
             num_listed, num_present = len(videos) + videos.num_left_out, len(videos) - len(videos.missing)
             fate = "counted as not readable" if videos.missing else "left out"
             rank_zero_info(f"{name}: {num_present:,} of {num_listed:,} listed videos are present; the rest is {fate}")
+
+    def _warn_of_overlap(self, tested: VideoList) -> None:
+        """Says on the first rank which tested videos are in the training list, where that can be read here.
+
+        By their paths alone, which is quick: `a2video doctor` finds equal files under other names too.
+        """
+        if self.train_list is None or (self.trainer is not None and not self.trainer.is_global_zero):
+            return
+        try:
+            trained = read_video_list(self.train_list, self.root, allow_missing=True)
+        except InputError:  # a test needs no training list, and may run where there is none
+            return
+        if both := tested.shared_with(trained):
+            rank_zero_info(
+                f"Warning: {len(both)} of {len(tested)} videos of data.test_list are in data.train_list too, such as "
+                f"{both[0]}: their accuracy is that of videos learnt by heart"
+            )
 
     def _look_up(self, cache: MetadataCache) -> None:
         """Says so if the cache is of no use; raises InputError if it is none."""

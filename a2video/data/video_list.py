@@ -59,6 +59,11 @@ class VideoList:
         rows = "\n".join(f"{label} {path[len(folder) :]}" for path, label in zip(self.paths, self.labels, strict=True))
         return hashlib.sha256(rows.encode(errors="surrogateescape")).hexdigest()[:16]
 
+    def shared_with(self, other: VideoList) -> list[str]:
+        """Our paths that `other` has too, without asking the disk: links are not followed."""
+        theirs = set(map(os.path.abspath, other.paths))
+        return [path for path in self.paths if os.path.abspath(path) in theirs]  # noqa: PTH100
+
     def present(self) -> VideoList:
         """The list without its missing videos."""
         missing = set(self.missing)
