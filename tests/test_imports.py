@@ -25,7 +25,14 @@ ALLOWED = {  # what a part may import besides the standard library
     "results.py": {"numpy", "torch", "a2video.atomic", "a2video.data", "a2video.inference", "a2video.scores"},
     "html_charts.py": {"numpy", "PIL"},
     "html_gallery.py": {"numpy", "PIL", "a2video.data", "a2video.errors", "a2video.html_charts", "a2video.results"},
-    "rescore.py": {"numpy", "a2video.data", "a2video.errors", "a2video.results", "a2video.scores"},
+    "rescore.py": {
+        "numpy",
+        "a2video.data",
+        "a2video.errors",
+        "a2video.provenance",
+        "a2video.results",
+        "a2video.scores",
+    },
 }
 
 
