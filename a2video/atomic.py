@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and the folders for them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from a2video.errors import InputError
 
@@ -36,3 +37,21 @@ def write_text(path: Path, text: str) -> Path:
     return write_whole(
         path, lambda part: part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
     )
+
+
+def make_folder(folder: Path, name: str) -> None:
+    """Makes the folder for what will be written.
+
+    Args:
+        folder: may be there.
+        name: the option that gives it.
+
+    Raises:
+        InputError: it cannot be made, or nothing can be written to it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{name} {folder} cannot be written to ({error.strerror}): choose another") from error

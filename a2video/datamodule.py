@@ -37,7 +37,8 @@ class VideoDataModule(pl.LightningDataModule):
         predict_list: videos to predict, labels not needed; the test list when None.
         root: the folder that relative paths in lists start from; each list's own folder when None.
         class_names: a list, or a .txt file with one class name a line, that gives the classes and their order; the
-            training list when None. The command line takes a checkpoint's own when there is one.
+            training list when None. The command line takes a checkpoint's own when there is one. Only where it is given
+            may a list have numbers for these names, from zero on.
         allow_missing: go on although listed videos do not exist. Training leaves them out and says how many; the other
             lists keep them, as videos that cannot be read.
         reader: what decodes videos: a2video.data.pyav_reader.PyAVReader (exact), decord_reader.DecordReader or
@@ -112,6 +113,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.cache = None if metadata is None else MetadataCache(metadata)
         self.open_it = partial(open_video, reader=reader, cache=self.cache)
         self.class_source = class_names or train_list or val_list or test_list
+        self.classes_of = None if class_names else self.class_source  # see read_video_list
         self.protocol = (protocol or OfPreprocessing)(preprocessing)
         self.train_sampler = _train_sampler(train_sampler, preprocessing)
         short_side = train_short_side or (preprocessing.short_side, preprocessing.short_side)
@@ -153,7 +155,7 @@ class VideoDataModule(pl.LightningDataModule):
         lists = lists_of[stage]
         for name, source in lists.items():
             if source is not None:
-                listed = read_video_list(source, self.root, self.class_names, self.allow_missing)
+                listed = read_video_list(source, self.root, self.class_names, self.allow_missing, self.classes_of)
                 self.videos[name] = listed.present() if name == "train" else listed
             elif name != "val" or stage == "validate":
                 raise InputError(f"data.{name}_list is not set: give a list or a folder of class folders")
@@ -163,6 +165,8 @@ class VideoDataModule(pl.LightningDataModule):
         for name, source in lists.items():
             if source is not None:
                 self._check(name, self.videos[name], num_devices)
+        if stage == "test":
+            self._warn_of_overlap(self.videos["test"])
 
     def _check(self, name: str, videos: VideoList, num_devices: int) -> None:
         """Refuses lists that cannot be used as `name`, and says how many videos there are."""
@@ -178,10 +182,33 @@ class VideoDataModule(pl.LightningDataModule):
         if len(videos) < num_devices:
             raise InputError(f"{videos.source} has {len(videos)} videos for {num_devices} devices: use fewer devices")
         rank_zero_info(f"{name}: {len(videos)} videos of {len(videos.class_names)} classes ({videos.source})")
+        if name == "train" and (num_over := len(videos) % (self.batch_size * num_devices)):
+            together = f"{self.batch_size} x {num_devices} devices" if num_devices > 1 else str(self.batch_size)
+            rank_zero_info(
+                f"train: each epoch leaves out {num_over} of the {len(videos)} videos, others each time, because "
+                f"data.batch_size {together} does not divide them"
+            )
         if videos.missing or videos.num_left_out:
             num_listed, num_present = len(videos) + videos.num_left_out, len(videos) - len(videos.missing)
             fate = "counted as not readable" if videos.missing else "left out"
             rank_zero_info(f"{name}: {num_present:,} of {num_listed:,} listed videos are present; the rest is {fate}")
+
+    def _warn_of_overlap(self, tested: VideoList) -> None:
+        """Says on the first rank which tested videos are in the training list, where that can be read here.
+
+        By their paths alone, which is quick: `a2video doctor` finds equal files under other names too.
+        """
+        if self.train_list is None or (self.trainer is not None and not self.trainer.is_global_zero):
+            return
+        try:
+            trained = read_video_list(self.train_list, self.root, allow_missing=True)
+        except InputError:  # a test needs no training list, and may run where there is none
+            return
+        if both := tested.shared_with(trained):
+            rank_zero_info(
+                f"Warning: {len(both)} of {len(tested)} videos of data.test_list are in data.train_list too, such as "
+                f"{both[0]}: their accuracy is that of videos learnt by heart"
+            )
 
     def _look_up(self, cache: MetadataCache) -> None:
         """Says so if the cache is of no use; raises InputError if it is none."""

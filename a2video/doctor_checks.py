@@ -39,6 +39,7 @@ class Plan:
         on_gpu: whether it trains on GPUs.
         precision: trainer.precision.
         compiles: model.compile.
+        shares_statistics: whether several processes are to share those of batch norm.
     """
 
     batch_size: int
@@ -50,6 +51,7 @@ class Plan:
     on_gpu: bool
     precision: str
     compiles: bool
+    shares_statistics: bool
 
 
 def packages(machine: Machine, plan: Plan | None) -> Finding:
@@ -129,6 +131,14 @@ def bf16_on_cpu(machine: Machine, plan: Plan | None) -> Finding | None:
     )
 
 
+def sync_batchnorm(machine: Machine, plan: Plan | None) -> Finding | None:
+    """Torch has it for GPUs only."""
+    if plan is None or plan.on_gpu or not plan.shares_statistics:
+        return None
+    text = "trainer.sync_batchnorm needs GPUs, but the processes of this run compute on CPUs"
+    return Finding("error", text, "Leave trainer.sync_batchnorm out where there is no GPU.")
+
+
 def cores(machine: Machine, plan: Plan | None) -> Finding:
     """Workers and torch's threads share the cores."""
     text = f"{machine.num_cores} CPU cores, {machine.memory / GIB:.0f} GiB of memory can be used"
@@ -141,12 +151,17 @@ def cores(machine: Machine, plan: Plan | None) -> Finding:
             f"{text}, but {workers} workers want to decode (data.num_workers {plan.num_workers} x {plan.num_devices})",
             f"Set data.num_workers to at most {max(1, machine.num_cores // plan.num_devices)}.",
         )
-    threads = plan.num_threads * plan.num_devices
-    if not plan.on_gpu and workers and workers + threads > machine.num_cores:
+    share = machine.num_cores // plan.num_devices
+    num_threads = max(1, share - plan.num_workers)
+    num_workers = max(1, share - num_threads)
+    changes = ("num_threads", plan.num_threads, num_threads), ("data.num_workers", plan.num_workers, num_workers)
+    settings = [f"{name} to {fewer}" for name, now, fewer in changes if now > fewer]
+    if not plan.on_gpu and workers and settings:
+        threads = plan.num_threads * plan.num_devices
         return Finding(
             "warning",
             f"{text}, but {threads} threads of torch and {workers} workers want to run at once",
-            f"Set num_threads to {max(1, (machine.num_cores - workers) // plan.num_devices)}, or fewer workers.",
+            f"Set {' and '.join(settings)}.",
         )
     return Finding("ok", text)
 
@@ -169,7 +184,10 @@ def shared_memory(machine: Machine, plan: Plan | None) -> Finding | None:
 
 
 def disk(machine: Machine, plan: Plan | None) -> Finding:
-    """Checkpoints need room."""
+    """Checkpoints need room, and a folder that takes them."""
+    if machine.write_error:
+        text = f"{machine.folder} cannot be written to ({machine.write_error})"
+        return Finding("error" if plan else "note", text, "Give another folder as trainer.default_root_dir.")
     text = f"{machine.disk_free / GIB:.1f} GiB free for {machine.folder}"
     if machine.disk_free < LEAST_DISK:
         return Finding("warning", text, "Make room: a checkpoint of a2net_resnet50 takes 0.4 GB, and three are kept.")
@@ -201,6 +219,7 @@ CHECKS: tuple[Callable[[Machine, Plan | None], Finding | None], ...] = (
     gpus,
     cudnn,
     bf16_on_cpu,
+    sync_batchnorm,
     cores,
     shared_memory,
     disk,

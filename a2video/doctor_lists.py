@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def check_lists(data: VideoDataModule) -> tuple[list[Finding], dict[str, VideoLi
         if (source := getattr(data, f"{name}_list")) is None:
             continue
         try:
-            lists[name] = listed = read_video_list(source, data.root, names, allow_missing=True)
+            lists[name] = listed = read_video_list(source, data.root, names, True, data.classes_of)
         except InputError as error:
             findings.append(Finding("error", f"data.{name}_list: {error}"))
             continue
@@ -76,7 +76,7 @@ def check_overlap(lists: Mapping[str, VideoList]) -> list[Finding]:
 
 
 def identical(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, str]]:
-    """(ours, theirs) of files with the same content: the same size, then the same first bytes, then the same bytes."""
+    """Each of ours with the first of theirs that has the same content: the same size, first bytes, and then bytes."""
     by_size = defaultdict(list)
     for path in theirs:
         by_size[_size(path)].append(path)
@@ -91,12 +91,11 @@ def identical(ours: Iterable[str], theirs: Iterable[str]) -> list[tuple[str, str
         with Path(path).open("rb") as file:
             return hashlib.file_digest(file, "blake2b").digest()
 
-    return [
-        (path, twin)
-        for path in ours
-        for twin in by_size.get(_size(path), ())
-        if first(path) == first(twin) and whole(path) == whole(twin)
-    ]
+    def twins(path: str) -> Iterator[str]:
+        likely = (twin for twin in by_size.get(_size(path), ()) if first(path) == first(twin))
+        return (twin for twin in likely if whole(path) == whole(twin))
+
+    return [(path, twin) for path in ours if (twin := next(twins(path), None)) is not None]
 
 
 def _size(path: str) -> int:

@@ -39,7 +39,8 @@ class TrialCLI(UnrunCLI):
         """Nothing is written to the run's own folder, and no second process is started."""
         config = self.config["fit"]
         trainer = config.trainer
-        self.asked = {name: trainer[name] for name in ("default_root_dir", "devices", "num_nodes", "precision")}
+        names = ("default_root_dir", "devices", "num_nodes", "precision", "sync_batchnorm")
+        self.asked = {name: trainer[name] for name in names}
         ours = {"default_root_dir": self.scratch, "devices": 1, "num_nodes": 1, "strategy": "auto", "logger": None}
         ours |= {"fast_dev_run": False, "num_sanity_val_steps": 0, "limit_val_batches": 0}
         for name, value in ours.items():
@@ -60,6 +61,7 @@ class Patient:
     precision: str
     num_threads: int
     compiles: bool
+    sync_batchnorm: bool
 
     @property
     def data(self) -> VideoDataModule:
@@ -101,6 +103,7 @@ class Patient:
             on_gpu=self.on_gpu,
             precision=self.precision,
             compiles=self.compiles,
+            shares_statistics=self.sync_batchnorm and self.num_devices(machine) * self.num_nodes > 1,
         )
 
 
@@ -120,6 +123,7 @@ def configured(options: Sequence[str], scratch: str) -> Patient:
         precision=str(cli.asked["precision"] or "32-true"),
         num_threads=cli.config["fit"].num_threads or torch.get_num_threads(),
         compiles=cli.config["fit"].model.compile,
+        sync_batchnorm=bool(cli.asked["sync_batchnorm"]),
     )
 
 

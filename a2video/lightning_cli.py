@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any, TypeVar
 
 import torch
@@ -20,6 +18,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.plugins import CheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
+from a2video.atomic import make_folder
 from a2video.checkpoint_files import AtomicCheckpointIO, newest_whole, run_files
 from a2video.checkpoints import Checkpoints
 from a2video.comparison import comparison_table
@@ -27,7 +26,8 @@ from a2video.curves import leave_learning_curves
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.inference.weights import CHECKPOINT_KEY, read_checkpoint
-from a2video.logs import loggers
+from a2video.logs import ShortEpochs, loggers
+from a2video.option_errors import explain
 from a2video.position import KEY
 from a2video.processes import check_processes
 from a2video.recognizer import Recognizer
@@ -45,7 +45,6 @@ HARMLESS_WARNINGS = [
     r"predict returned None",
     r"Found \d+ module\(s\) in eval mode at the start of training",  # those of model.freeze
     r"The number of training batches .* is smaller than the logging interval",
-    r"Precision .* is not supported by the model summary",
     r"LightningCLI's args parameter is intended to run from within Python",
 ]
 
@@ -55,7 +54,7 @@ class ExperimentParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
         """Called by jsonargparse with what is wrong."""
-        raise InputError(_without_null(message)) from ex
+        raise InputError(explain(message)) from ex
 
 
 class ExperimentCLI(LightningCLI):
@@ -81,7 +80,10 @@ class ExperimentCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Refuses a file that is no checkpoint before anything else reads it."""
-        super().parse_arguments(parser, args)
+        try:
+            super().parse_arguments(parser, args)
+        except (ImportError, AttributeError) as error:  # what jsonargparse lets through of a class's import path
+            raise InputError(f"an option's import path leads nowhere: {explain(str(error))}") from error
         config = self.config[self.config.subcommand]
         self.checkpoint_names: tuple[str, ...] = ()
         self.resumed_at: int | None = None  # number of logged steps
@@ -138,22 +140,25 @@ class ExperimentCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
-            raise InputError(_without_null(str(error))) from error
-        if self.subcommand != "fit" and self.config[self.subcommand].data.class_names is None:
-            self.datamodule.class_names = self.checkpoint_names
+            raise InputError(explain(str(error))) from error
+        config = self.config[self.subcommand]
+        if self.checkpoint_names and self.subcommand != "fit" and config.data.class_names is None:
+            self.datamodule.class_names, self.datamodule.classes_of = self.checkpoint_names, config.ckpt_path
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """last.ckpt, best.ckpt and logs/ go to the output folder; the user's YAML may configure another best."""
         config = self.config_init[self.subcommand]["trainer"]
         callbacks = list(config.get("callbacks") or [])
         has_own = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+        kwargs["callbacks"] = callbacks
+        if self.subcommand == "fit" and config.get("log_every_n_steps") is None:
+            callbacks.append(ShortEpochs())
         if self.subcommand == "fit" and config.get("enable_checkpointing") is not False:
             last = self.config_init[self.subcommand]["checkpoints"]
             callbacks.append(last)
             if not has_own:
                 monitor, folder = "val/top1" if self.datamodule.val_list else None, config["default_root_dir"]
                 callbacks.append(ModelCheckpoint(folder, "best", monitor, mode="max", enable_version_counter=False))
-            kwargs["callbacks"] = callbacks
             plugins = config.get("plugins") or []
             plugins = list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
             if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
@@ -164,7 +169,7 @@ class ExperimentCLI(LightningCLI):
             options = self.config_init["test"]
             folder = Path(config["default_root_dir"])
             self.parts = ScoreParts(folder, options["ckpt_path"], options["overwrite"])
-            kwargs["callbacks"] = [*callbacks, self.parts]
+            callbacks.append(self.parts)
         if config.get("logger") is None:
             is_fit = self.subcommand == "fit"
             kwargs["logger"] = loggers(Path(config["default_root_dir"]), self.resumed_at) if is_fit else False
@@ -172,20 +177,29 @@ class ExperimentCLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except RuntimeError as error:  # what Lightning says of a SLURM job that is not as it should be
             raise InputError(" ".join(str(error).split())) from error
-        check_processes(trainer)
+        check_processes(trainer, bool(config.get("sync_batchnorm")))
         return trainer
+
+    def before_fit(self) -> None:
+        """Says what is trained, in place of Lightning's table, whose operations would all be 0."""
+        if self.trainer.is_global_zero:
+            network = self.model.network
+            total = sum(weights.numel() for weights in network.parameters())
+            frozen = sum(weights.numel() for weights in network.parameters() if not weights.requires_grad)
+            print(f"{type(network).__name__}: {total:,} parameters" + f", {frozen:,} of them frozen" * (frozen > 0))
 
     def after_fit(self) -> None:
         """Says what came out and where it is."""
         log_dir = self.trainer.log_dir  # asks all ranks
         if not self.trainer.is_global_zero:
             return
-        print(f"Trained {self.trainer.global_step} steps in {self.trainer.current_epoch} epochs.")
+        steps, epochs = self.trainer.global_step, self.trainer.current_epoch
+        print(f"Trained {steps} step{'s' * (steps != 1)} in {epochs} epoch{'s' * (epochs != 1)}.")
         best = None
         for callback in sorted(self.trainer.checkpoint_callbacks, key=lambda each: isinstance(each, ModelCheckpoint)):
-            path = getattr(callback, "best_model_path", "") or getattr(callback, "path", "")
-            if Path(path).is_file():
-                best = path
+            path = Path(getattr(callback, "best_model_path", "") or getattr(callback, "path", ""))
+            if path.is_file():
+                best = path = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
                 print(f"Checkpoint: {path}{_score(callback)}")
         if best and log_dir is not None and self.datamodule.test_list is not None:
             print(f"Test it: a2video test --config '{log_dir}/config.yaml' --ckpt_path '{best}'")
@@ -249,31 +263,6 @@ def _score(callback: Checkpoint) -> str:
     return f" ({callback.monitor} {score:{'.1%' if is_share else '.4g'}})"
 
 
-def make_folder(folder: Path, name: str) -> None:
-    """Makes the folder for what will be written.
-
-    Args:
-        folder: may be there.
-        name: the option that gives it.
-
-    Raises:
-        InputError: it cannot be made, or nothing can be written to it.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"{name} {folder} cannot be written to ({error.strerror}): choose another") from error
-
-
-def _without_null(message: str) -> str:
-    """The message in one line, without jsonargparse's account of why an option that may be null is not null."""
-    line = " ".join(message.split())
-    found = re.fullmatch(r"(.*)Does not validate against any .* Errors: - (.*) - Expected a <class 'NoneType'>.*", line)
-    return "".join(found.groups()) if found else line
-
-
 class UnrunCLI(ExperimentCLI):
     """Makes everything and runs nothing."""
 
@@ -318,7 +307,11 @@ def command_line(kind: type[CLI], args: Sequence[str] | None) -> CLI:
         Recognizer,
         VideoDataModule,
         save_config_kwargs={"overwrite": True},
-        trainer_defaults={"default_root_dir": "runs/default", "use_distributed_sampler": False},
+        trainer_defaults={
+            "default_root_dir": "runs/default",
+            "use_distributed_sampler": False,
+            "enable_model_summary": False,
+        },
         seed_everything_default=0,
         parser_class=ExperimentParser,
         auto_configure_optimizers=False,

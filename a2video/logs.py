@@ -1,10 +1,11 @@
-"""Where the numbers of a run are kept: metrics.csv, TensorBoard's events, and which folders belong to one run."""
+"""Where and how often the numbers of a run are kept: metrics.csv, TensorBoard's events, the folders of one run."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
@@ -18,6 +19,18 @@ class Events(TensorBoardLogger):
     def save(self) -> None:
         """Puts on the disk what was logged."""
         self.experiment.flush()
+
+
+class ShortEpochs(pl.Callback):
+    """Logs single steps, with speed and learning rate, at least once in each epoch.
+
+    For runs that choose no trainer.log_every_n_steps: Lightning's own 50 would leave nothing of a short one.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """By now the length of an epoch is known."""
+        updates = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+        trainer.log_every_n_steps = min(trainer.log_every_n_steps, max(1, updates))  # type: ignore[attr-defined]
 
 
 def loggers(folder: Path, resumed_at: int | None) -> list[Logger]:

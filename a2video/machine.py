@@ -9,6 +9,7 @@ import shutil
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 GIB = 2**30
@@ -40,6 +41,7 @@ class Machine:
         shared_memory: free bytes in /dev/shm; None where there is none.
         folder: where outputs go.
         disk_free: bytes there.
+        write_error: why no file can be written there; empty where one can.
         file_systems: kinds of file system that the folder and the lists are on.
         bf16_is_wrong: see a2video.bf16_on_cpu.
     """
@@ -57,6 +59,7 @@ class Machine:
     shared_memory: int | None
     folder: str
     disk_free: int
+    write_error: str
     file_systems: dict[str, str]
     bf16_is_wrong: bool
 
@@ -88,6 +91,7 @@ def this_machine(folder: str | Path, others: tuple[str, ...] = ()) -> Machine:
         shared_memory=shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else None,
         folder=str(folder),
         disk_free=shutil.disk_usage(place).free,
+        write_error=write_error(place),
         file_systems={str(path): file_system_of(existing(path)) for path in (folder, *others)},
         bf16_is_wrong=_bf16_is_wrong(),
     )
@@ -147,6 +151,15 @@ def existing(path: str | Path) -> Path:
     """The path, or the nearest folder above it that exists."""
     absolute = Path(str(path).partition("#")[0]).absolute()
     return next(each for each in (absolute, *absolute.parents) if each.exists())
+
+
+def write_error(folder: Path) -> str:
+    """Why no file can be written to the folder; empty where one can."""
+    try:
+        with TemporaryFile(dir=folder):
+            return ""
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str:

@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 SECONDS_TO_END = 10.0  # within which a launcher ends the others when the first process has failed
 
 
-def check_processes(trainer: Trainer) -> None:
-    """Refuses a trainer for another number of processes than a launcher has started.
+def check_processes(trainer: Trainer, sync_batchnorm: bool) -> None:
+    """Refuses a trainer for another number of processes than a launcher has started, and what torch has on GPUs only.
 
     Raises:
-        InputError: the processes would wait for each other forever, or each train alone in the same folder.
+        InputError: the processes would wait for each other forever, or each train alone in the same folder, or they are
+            to share statistics of batch norm on a CPU.
     """
     environment = trainer._accelerator_connector.cluster_environment
     if environment.creates_processes_externally and environment.world_size() != trainer.num_devices * trainer.num_nodes:
@@ -26,6 +27,11 @@ def check_processes(trainer: Trainer) -> None:
             f"trainer.devices ({trainer.num_devices}) times trainer.num_nodes ({trainer.num_nodes}) must be the number "
             f"of processes that torchrun or srun starts, found {environment.world_size()} (for a single process within "
             "a larger SLURM job: srun --ntasks 1)"
+        )
+    if sync_batchnorm and trainer.world_size > 1 and trainer.strategy.root_device.type == "cpu":
+        raise InputError(
+            f"trainer.sync_batchnorm needs GPUs, but the {trainer.world_size} processes of this run compute on CPUs: "
+            "leave it out"
         )
 
 

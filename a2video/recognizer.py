@@ -154,9 +154,16 @@ class Recognizer(pl.LightningModule):
 
     def _check_classes(self, num_logits: int) -> None:
         if num_logits != len(self.class_names):
+            remedy = "correct the labels"
+            if num_logits > len(self.class_names):
+                remedy = (
+                    "if the list has a part of a data set, name all classes by data.class_names (the official list, "
+                    "classInd.txt, or a file with one name on each line) or give the official list with "
+                    "data.allow_missing"
+                )
             raise InputError(
                 f"the network gives {num_logits} logits but the data has {len(self.class_names)} classes: set "
-                f"model.network.init_args.num_classes to {len(self.class_names)}, or correct the labels"
+                f"model.network.init_args.num_classes to {len(self.class_names)}, or {remedy}"
             )
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -321,7 +328,7 @@ class Recognizer(pl.LightningModule):
         optimizer.register_load_state_dict_pre_hook(keep_settings)
         if self.schedule is not None and self.schedule.monitor is not None:
             check_monitor(self.trainer, self.schedule.monitor, self.data.val_list is not None)
-        has_no_step = self.trainer.limit_train_batches == 0
+        has_no_step = 0 in (self.trainer.limit_train_batches, self.trainer.max_epochs, self.trainer.max_steps)
         if has_no_step or (self.schedule is None and self.base_batch_size is None):
             return {"optimizer": optimizer}
         run = run_of(self.trainer, self.data.batch_size, self.base_batch_size)

@@ -15,6 +15,7 @@ from a2video.data.protocols import Average
 from a2video.data.video_list import read_class_names
 from a2video.data.views import EXTRA_CLIP
 from a2video.errors import InputError
+from a2video.provenance import common_folder
 from a2video.results import center_rows, label_ranks, video_probs
 from a2video.scores import CLIP, COLUMNS, CROP, FUSED_CLIP, LABEL, NUM_VIEWS, VIDEO, VIEW, Rows, Scores
 
@@ -218,7 +219,7 @@ def fuse(several: Sequence[Scores], weights: Sequence[float] | None = None) -> S
 
 def _relative_paths(scores: Scores) -> list[str]:
     """Of the videos, from the folder that all have in common: the same wherever they lie."""
-    folder = os.path.commonpath([Path(path).absolute().parent for path in scores.paths])
+    folder = common_folder(scores.paths)
     return [os.path.relpath(path, folder) for path in scores.paths]
 
 

@@ -136,13 +136,13 @@ def check_monitor(trainer: pl.Trainer, monitor: str, has_val_list: bool) -> None
 
 
 def check_warmup(schedule: Schedule, run: Run) -> None:
-    """Advises against a warm-up that takes much of the run."""
+    """Advises against a warm-up that takes much of the run; both are counted in updates, not in batches."""
     if math.isinf(run.num_steps):
         return
     num_steps = run.position(int(run.num_steps))
     if schedule.warmup_steps > 0.2 * num_steps:
         counted = "" if run.base_batch_size is None else f" of {run.base_batch_size} clips"
         rank_zero_info(
-            f"Warm-up takes {schedule.warmup_steps} of {num_steps:.0f} steps{counted}: consider fewer "
+            f"Warm-up takes {schedule.warmup_steps} of {num_steps:.0f} updates{counted}: consider fewer "
             "model.schedule.init_args.warmup_steps"
         )

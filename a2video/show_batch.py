@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from a2video.atomic import make_folder
 from a2video.data.dataset import EpochSampler
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
-from a2video.lightning_cli import experiment, make_folder
+from a2video.lightning_cli import experiment
 from a2video.recognizer import Recognizer
 from a2video.sheet import Row, draw_sheet, write_animation
 

@@ -48,7 +48,10 @@ def test_fit_leaves_loadable_checkpoints_and_logs(trained: Path) -> None:
     assert (trained / "last.ckpt").is_file()
     header, *rows = csv.reader((trained / "logs/version_0/metrics.csv").read_text().splitlines())
     assert {"train/top1", "train/top5", "val/loss", "val/top1", "val/top5"} <= set(header)
-    assert rows
+    logged = {name: [row[header.index(name)] for row in rows] for name in ("step", "lr", "train/clips_per_second")}
+    short = [step for step, rate in zip(logged["step"], logged["lr"], strict=True) if rate]
+    assert short == ["1", "3"]  # the last step of each epoch, of which Lightning would log each 50th
+    assert any(logged["train/clips_per_second"])
     assert (trained / "logs/version_0/config.yaml").is_file()
 
 
@@ -244,9 +247,9 @@ class TestWrongInput:
             ("path,label\n", "list.csv is empty"),
             (
                 "path,label\n{video},left\n{other},up\n",
-                "list.csv line 3: label 'up' is none of the 2 classes (left, right)",
+                "list.csv line 3: label 'up' is none of the 2 classes of ",
             ),
-            ("path,label\n{video},7\n", "list.csv line 2: label '7' is none of the 2 classes (left, right)"),
+            ("path,label\n{video},7\n", "list.csv line 2: found the number 7, where the 2 classes of "),
         ],
     )
     def test_list(
@@ -261,6 +264,9 @@ class TestWrongInput:
     def test_number_of_classes(self, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         message = fails(capsys, "fit", "--config", write_config(tmp_path), "--model.network.init_args.num_classes=3")
         assert "gives 3 logits but the data has 2 classes: set model.network.init_args.num_classes to 2" in message
+        assert "name all classes by data.class_names" in message
+        message = fails(capsys, "fit", "--config", write_config(tmp_path), "--model.network.init_args.num_classes=1")
+        assert message.endswith("set model.network.init_args.num_classes to 2, or correct the labels")
 
     def test_values_that_a_class_refuses(
         self, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -293,6 +299,38 @@ class TestWrongInput:
         assert "--data.batchsize" in fails(capsys, "fit", "--config", config, "--data.batchsize=2")
         assert "no_such_file.yaml" in fails(capsys, "fit", "--config", "no_such_file.yaml")
 
+    def test_misspelt_words_and_import_paths(
+        self, write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        config, begins = write_config(tmp_path), "a2video: error: "
+        nowhere = "an option's import path leads nowhere: "
+        for option, said in (
+            ("model.inflate=centre", "model.inflate: expected center, mean, found 'centre': did you mean center?"),
+            (
+                "trainer.precision=bf17",
+                "bf16-true, bf16-mixed, 32-true, 64-true, 64, 32, 16, bf16, found 'bf17': did you",
+            ),
+            (
+                "model.network=a2video.models.a2net_tyni",
+                "model.network: module 'a2video.models' has no attribute 'a2net_tyni': did you mean a2net_tiny?",
+            ),
+            ("model.schedule=a2video.schedules.Cosin", "model.schedule: module 'a2video.schedules' has no attribute"),
+            (
+                "data.reader=a2video.data.pyav_reader.PyAVReadr",
+                f"{nowhere}module 'a2video.data.pyav_reader' has no attribute 'PyAVReadr': did you mean PyAVReader?",
+            ),
+            ("data.reader=a2video.data.pyav_readr.PyAVReader", f"{nowhere}module 'a2video.data' has no attribute"),
+            ("data.reader=nope.Reader", f"{nowhere}No module named 'nope'"),
+            ("trainer.max_epochs=x", "Parser key \"trainer.max_epochs\": Expected a <class 'int'>"),
+        ):
+            message = fails(capsys, "fit", "--config", config, f"--{option}")
+            assert message.startswith(begins if option.startswith("trainer.prec") else begins + said), message
+            assert said in message
+        with pytest.raises(SystemExit) as exit_info:
+            main(["doctor", "--config", str(config), "--data.reader=nope.Reader"])
+        assert exit_info.value.code == 1
+        assert f"the configuration is refused: {nowhere}No module named 'nope'" in capsys.readouterr().out
+
     def test_checkpoint(
         self, write_config: Writer, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -321,6 +359,33 @@ class TestWrongInput:
         (tmp_path / "names.txt").write_text("right\nleft\n")
         message = fails(capsys, *options, f"--data.class_names={tmp_path / 'names.txt'}")
         assert "the data's class names = ['left', 'right'], but here it is ['right', 'left']" in message
+
+    def test_numbers_where_the_classes_have_names(
+        self, write_config: Writer, trained: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Which number is which name is for the user to say: in alphabetical order it may well be the other way."""
+        config, checkpoint = write_config(tmp_path), trained / "best.ckpt"
+        for split in ("train", "val", "test"):
+            text = (small_data / f"{split}.csv").read_text(encoding="utf-8")
+            numbers = text.replace(",left", ",1").replace(",right", ",0")
+            (tmp_path / f"{split}.csv").write_text(numbers, encoding="utf-8")
+        (tmp_path / "names.txt").write_text("right\nleft\n")
+        root = f"--data.root={small_data}"
+        fit, test = ["fit", "--config", config, root], ["test", "--config", config, root, f"--ckpt_path={checkpoint}"]
+        said = "csv line 2: found the number 1, where the 2 classes of {} have names (left, right): give names"
+        for split in ("val", "test"):
+            mixed = f"--data.{split}_list={tmp_path}/{split}.csv"
+            message = fails(capsys, *(fit if split == "val" else test), mixed)
+            assert said.format(small_data / "train.csv" if split == "val" else checkpoint) in message
+            with pytest.raises(SystemExit) as exit_info:
+                main(["doctor", "--config", str(config), root, mixed])
+            assert exit_info.value.code == 1
+            assert said.format(small_data / "train.csv") in capsys.readouterr().out
+        message = fails(capsys, *fit, f"--data.train_list={tmp_path}/train.csv")
+        assert f"label 'left' is none of the 2 classes of {tmp_path}/train.csv (0, 1)" in message
+        lists = [f"--data.{split}_list={tmp_path}/{split}.csv" for split in ("train", "val", "test")]
+        main(list(map(str, [*fit, *lists, f"--data.class_names={tmp_path}/names.txt", "--trainer.max_epochs=1"])))
+        assert torch.load(tmp_path / "out/last.ckpt", weights_only=True)["a2video"]["class_names"] == ["right", "left"]
 
     def test_unlabelled_lists(
         self, write_config: Writer, trained: Path, small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -141,3 +141,4 @@ def test_identical_files(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     found = identical([paths["a"], paths["d"]], [paths[name] for name in "bcef"])
     assert found == [(paths["a"], paths["c"]), (paths["d"], paths["e"])]
+    assert identical([paths["a"]], [paths["c"], paths["a"]]) == [(paths["a"], paths["c"])]  # videos, not pairs, count

@@ -22,9 +22,20 @@ from a2video.doctor_checks import (
     gpus,
     packages,
     shared_memory,
+    sync_batchnorm,
     torchvision,
 )
-from a2video.machine import GIB, MODULES, Gpu, Machine, existing, file_system_of, usable_cores, usable_memory
+from a2video.machine import (
+    GIB,
+    MODULES,
+    Gpu,
+    Machine,
+    existing,
+    file_system_of,
+    usable_cores,
+    usable_memory,
+    write_error,
+)
 
 GOOD = Machine(
     system="Linux 6 (x86_64)",
@@ -40,10 +51,11 @@ GOOD = Machine(
     shared_memory=8 * GIB,
     folder="runs/x",
     disk_free=100 * GIB,
+    write_error="",
     file_systems={"runs/x": "ext4"},
     bf16_is_wrong=False,
 )
-PLAN = Plan(16, 4, 8, 1, 20 * 2**20, 12, on_gpu=True, precision="bf16-mixed", compiles=False)
+PLAN = Plan(16, 4, 8, 1, 20 * 2**20, 12, on_gpu=True, precision="bf16-mixed", compiles=False, shares_statistics=True)
 BROKEN = RuntimeError("operator torchvision::nms does not exist\nand more")
 
 
@@ -53,7 +65,7 @@ def with_module(name: str, found: str | Exception | None) -> Machine:
 
 def test_a_good_machine() -> None:
     assert {finding.level for finding in check_machine(GOOD, PLAN)} == {"ok"}
-    assert len(check_machine(GOOD, PLAN)) == len(CHECKS)  # bf16_on_cpu says nothing, the first line is of no check
+    assert len(check_machine(GOOD, PLAN)) == len(CHECKS) - 1  # two say nothing, and the first line is of no check
 
 
 @pytest.mark.parametrize(
@@ -72,6 +84,7 @@ def test_a_good_machine() -> None:
         (cudnn, replace(GOOD, cudnn=None), None, "ok", "not used"),
         (bf16_on_cpu, GOOD, replace(PLAN, on_gpu=False), "warning", "bf16-mixed on a CPU"),
         (bf16_on_cpu, replace(GOOD, bf16_is_wrong=True), replace(PLAN, on_gpu=False), "warning", "over two frames"),
+        (sync_batchnorm, GOOD, replace(PLAN, on_gpu=False), "error", "needs GPUs"),
         (cores, replace(GOOD, num_cores=2), PLAN, "warning", "4 workers want to decode"),
         (cores, GOOD, replace(PLAN, num_workers=3, num_devices=8), "warning", "24 workers"),
         (cores, GOOD, replace(PLAN, num_threads=16, on_gpu=False), "warning", "16 threads of torch and 4 workers"),
@@ -80,6 +93,8 @@ def test_a_good_machine() -> None:
         (shared_memory, replace(GOOD, shared_memory=230 * 2**20), PLAN, "error", "240 MiB of batches"),
         (shared_memory, replace(GOOD, shared_memory=250 * 2**20), PLAN, "ok", "240 MiB of batches"),
         (disk, replace(GOOD, disk_free=GIB), None, "warning", "1.0 GiB free for runs/x"),
+        (disk, replace(GOOD, write_error="Not a directory"), PLAN, "error", "runs/x cannot be written to (Not a dir"),
+        (disk, replace(GOOD, write_error="Not a directory"), None, "note", "runs/x cannot be written to"),
         (file_systems, replace(GOOD, file_systems={"/data/x.csv": "nfs4"}), None, "note", "/data/x.csv (nfs4)"),
         (compiler, replace(GOOD, compiler=None), PLAN, "note", "no C++ compiler"),
         (compiler, replace(GOOD, compiler=None), replace(PLAN, compiles=True), "error", "no C++ compiler"),
@@ -99,7 +114,11 @@ def test_each_module_that_is_imported_is_looked_at(name: str) -> None:
 
 def test_advice_has_the_numbers() -> None:
     on_cpu = replace(PLAN, on_gpu=False, num_threads=16)
-    assert cores(GOOD, on_cpu).advice == "Set num_threads to 12, or fewer workers."
+    assert cores(GOOD, on_cpu).advice == "Set num_threads to 12."
+    two, full = replace(GOOD, num_cores=2), replace(on_cpu, num_workers=2)
+    assert cores(two, replace(full, num_threads=1)).advice == "Set data.num_workers to 1."
+    assert cores(two, replace(full, num_threads=2)).advice == "Set num_threads to 1 and data.num_workers to 1."
+    assert cores(replace(GOOD, num_cores=1), replace(on_cpu, num_workers=1, num_threads=1)).level == "ok"
     assert cores(GOOD, replace(PLAN, num_devices=8)).advice == "Set data.num_workers to at most 2."
     assert [cudnn_name(number) for number in (91002, 8902, 92100)] == ["9.10.2", "8.9.2", "9.21.0"]
 
@@ -120,6 +139,13 @@ def test_limits_of_a_container(tmp_path: Path) -> None:
     (tmp_path / "cpu/cpu.cfs_quota_us").write_text("50000\n")
     (tmp_path / "cpu/cpu.cfs_period_us").write_text("100000\n")
     assert usable_cores(tmp_path) == 1
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert write_error(existing(tmp_path / "file/out")) == "Not a directory"
+    assert write_error(existing(tmp_path / "new/out")) == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_file_systems_by_the_longest_mount(tmp_path: Path) -> None:

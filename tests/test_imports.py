@@ -30,7 +30,14 @@ ALLOWED = {  # what a part may import besides the standard library
     "html_charts.py": {"numpy", "PIL"},
     "html_page.py": {"jinja2", "markupsafe", "a2video", "a2video.html_charts"},
     "html_gallery.py": {"numpy", "PIL", "a2video.data", "a2video.errors", "a2video.html_charts", "a2video.results"},
-    "rescore.py": {"numpy", "a2video.data", "a2video.errors", "a2video.results", "a2video.scores"},
+    "rescore.py": {
+        "numpy",
+        "a2video.data",
+        "a2video.errors",
+        "a2video.provenance",
+        "a2video.results",
+        "a2video.scores",
+    },
 }
 
 

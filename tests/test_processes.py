@@ -13,7 +13,9 @@ from test_cli import fails
 from a2video import processes
 from a2video.data.transforms import Preprocessing
 from a2video.datamodule import VideoDataModule
+from a2video.doctor_trial import configured
 from a2video.errors import InputError
+from a2video.machine import this_machine
 
 
 def test_a_trainer_for_another_number_of_processes(
@@ -29,6 +31,19 @@ def test_a_trainer_for_another_number_of_processes(
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "2")
     message = "trainer.devices (1) times trainer.num_nodes (1) must be the number of processes that torchrun or srun"
     assert message in fails(capsys, *fit)
+
+
+def test_batch_norm_is_shared_on_gpus_only(
+    write_config: Callable[[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--config", str(write_config(tmp_path)), "--trainer.sync_batchnorm=true", "--trainer.devices=2"]
+    said = "trainer.sync_batchnorm needs GPUs, but the 2 processes of this run compute on CPUs: leave it out"
+    assert said in fails(capsys, "fit", *options, "--trainer.strategy=ddp")
+    plan = configured(options, str(tmp_path)).plan(this_machine(tmp_path))
+    assert (plan.on_gpu, plan.shares_statistics) == (False, True)
+    assert (
+        not configured([*options, "--trainer.devices=1"], str(tmp_path)).plan(this_machine(tmp_path)).shares_statistics
+    )
 
 
 def test_more_ranks_than_videos(small_data: Path) -> None:

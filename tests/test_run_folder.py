@@ -45,12 +45,14 @@ def test_a_folder_that_cannot_be_written_to_is_refused_early(
 
 
 def test_fit_prints_only_files_that_are_there(
-    write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+    write_config: Writer, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
     fit, out = ["fit", "--config", str(write_config(tmp_path)), "--trainer.max_epochs=1"], tmp_path / "out"
     main([*fit, "--trainer.fast_dev_run=true"])
     printed = capsys.readouterr().out
-    assert "Trained 1 steps in 1 epochs." in printed
+    assert "ResNet3d: 146,866 parameters\n" in printed
+    assert "Trained 1 step in 1 epoch." in printed
     assert "Checkpoint" not in printed
     assert "Test it" not in printed
     mine = ["dirpath", str(out), "filename", "mine", "monitor", "val/loss"]
@@ -65,3 +67,12 @@ def test_fit_prints_only_files_that_are_there(
         f"Checkpoint: {out / 'mine.ckpt'} (val/loss {float(loss):.4g})",
     ]
     assert lines[-2].endswith(f"/config.yaml' --ckpt_path '{out / 'mine.ckpt'}'")
+    monkeypatch.chdir(tmp_path)
+    main([*fit, "--trainer.default_root_dir=runs/x", "--model.freeze.parts=[conv1]"])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("ResNet3d: 146,866 parameters, ") and line.endswith(" of them frozen") for line in lines)
+    assert "Checkpoint: runs/x/last.ckpt" in lines
+    assert sum(line.startswith("Checkpoint: runs/x/best.ckpt (val/top1 ") for line in lines) == 1
+    assert lines[-2].startswith(
+        "Test it: a2video test --config 'runs/x/logs/version_0/config.yaml' --ckpt_path 'runs/x/b"
+    )

@@ -152,7 +152,11 @@ def test_long_warmups_are_advised_against(tmp_path: Path, caplog: pytest.LogCapt
         rates(Steps([], warmup_steps=1), tmp_path, 2, max_epochs=2)
         assert "Warm-up" not in caplog.text
         rates(Steps([], warmup_steps=2), tmp_path, 2, max_epochs=1)
-    assert "Warm-up takes 2 of 2 steps of 2 clips" in caplog.text
+    assert "Warm-up takes 2 of 2 updates of 2 clips" in caplog.text
+    caplog.clear()
+    with caplog.at_level("INFO", "lightning.pytorch.utilities.rank_zero"):
+        fit(Recognizer(OneWeight(), Sgd(1.0), Steps([], warmup_steps=2)), TinyData.of([1] * 5), tmp_path, max_epochs=0)
+    assert "Warm-up" not in caplog.text  # there are no updates at all
 
 
 def test_a_run_without_end(tmp_path: Path) -> None:

@@ -59,6 +59,11 @@ class VideoList:
         rows = "\n".join(f"{label} {path[len(folder) :]}" for path, label in zip(self.paths, self.labels, strict=True))
         return hashlib.sha256(rows.encode(errors="surrogateescape")).hexdigest()[:16]
 
+    def shared_with(self, other: VideoList) -> list[str]:
+        """Our paths that `other` has too, without asking the disk: links are not followed."""
+        theirs = set(map(os.path.abspath, other.paths))
+        return [path for path in self.paths if os.path.abspath(path) in theirs]  # noqa: PTH100
+
     def present(self) -> VideoList:
         """The list without its missing videos."""
         missing = set(self.missing)
@@ -73,6 +78,7 @@ def read_video_list(
     root: str | Path | None = None,
     class_names: Sequence[str] | None = None,
     allow_missing: bool = False,
+    classes_of: str | None = None,
 ) -> VideoList:
     """Reads a list of videos (or pictures).
 
@@ -91,6 +97,8 @@ def read_video_list(
         class_names: the classes, in order. When None they are those of the list: in its own order where it has one
             (classInd.txt), else sorted; numbers count from zero.
         allow_missing: keep the videos that do not exist, as VideoList.missing, unless all are missing.
+        classes_of: what class_names were taken from, where nobody has said that numbers may stand for them: the list's
+            labels must then be these very names. None: numbers count class_names from zero.
 
     Raises:
         InputError: the list cannot be read, is empty, names a missing video or one twice, or has a label that is no
@@ -108,7 +116,7 @@ def read_video_list(
     if class_names and listing.class_names and listing.is_complete:
         _compare_classes(str(source), listing.class_names, class_names)
     names = tuple(class_names or _names_in(listing))
-    return VideoList(str(Path(source)), tuple(paths), _labels(listing, names), names, tuple(missing))
+    return VideoList(str(Path(source)), tuple(paths), _labels(listing, names, classes_of), names, tuple(missing))
 
 
 def read_class_names(source: str | Path) -> tuple[str, ...]:
@@ -184,12 +192,15 @@ def _refuse_missing(listing: Listing, paths: Sequence[str], missing: Sequence[in
 
 def refuse_repeated(listing: Listing, paths: Sequence[str]) -> None:
     """Raises InputError where two lines of a list are the same file."""
-    first: dict[str, str] = {}
-    for place, path in zip(listing.places, paths, strict=True):
+    first: dict[str, int] = {}
+    for index, path in enumerate(paths):
         file = os.path.normpath(path) if ".." in path else path
-        if file in first:
-            raise InputError(f"{place}: {path} was listed before ({first[file]}): remove one")
-        first[file] = place
+        if (earlier := first.setdefault(file, index)) != index:
+            ours, theirs = listing.labels[index], listing.labels[earlier]
+            labels = "" if ours == theirs else f" with the label {theirs!r}, and has {ours!r} here"
+            raise InputError(
+                f"{listing.places[index]}: {path} was listed before ({listing.places[earlier]}){labels}: remove one"
+            )
 
 
 def _compare_classes(source: str, ours: Sequence[str], given: Sequence[str]) -> None:
@@ -241,8 +252,10 @@ def _place(listing: Listing, label: str) -> str:
     return listing.places[listing.labels.index(label)]
 
 
-def _labels(listing: Listing, names: Sequence[str]) -> tuple[int, ...]:
+def _labels(listing: Listing, names: Sequence[str], classes_of: str | None) -> tuple[int, ...]:
     """The index of each video's class; names and numbers from zero are understood, but not both in one list."""
+    some = f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+    origin = "" if classes_of is None else f" of {classes_of}"
     index_of: dict[str | None, int] = {name: index for index, name in enumerate(names)}
     index_of[None] = NO_LABEL
     unknown = [label for label in dict.fromkeys(listing.labels) if label not in index_of and label is not None]
@@ -253,14 +266,19 @@ def _labels(listing: Listing, names: Sequence[str]) -> tuple[int, ...]:
                 f"{_place(listing, numbers[0])}: found the number {numbers[0][:20]}, where other lines have class names"
                 ": give all labels as names or all as numbers"
             )
+        if classes_of is not None:
+            raise InputError(
+                f"{_place(listing, numbers[0])}: found the number {numbers[0][:20]}, where the {len(names)} classes"
+                f"{origin} have names ({some}): give names, or set data.class_names to a file with one class name on "
+                "each line, whose first is number 0"
+            )
         index_of |= {label: int(label) for label in numbers if len(label) < 10 and int(label) < len(names)}
     for label in unknown:
         if label not in index_of:
-            some = f"{', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
             hint = "count numbers from zero, " if label == str(len(names)) else ""
             raise InputError(
-                f"{_place(listing, label)}: label {label[:100]!r} is none of the {len(names)} classes ({some}): {hint}"
-                "correct it, or give the classes with `class_names`"
+                f"{_place(listing, label)}: label {label[:100]!r} is none of the {len(names)} classes{origin} "
+                f"({some}): {hint}correct it, or give the classes with `class_names`"
             )
     return tuple([index_of[label] for label in listing.labels])
 

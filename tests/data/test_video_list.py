@@ -42,6 +42,20 @@ def test_numbers_index_given_names(folder: Path) -> None:
     assert read_video_list(path, class_names=["x", "y", "z"]).labels == (2, 0)
 
 
+def test_numbers_for_names_that_nobody_gave_an_order(folder: Path) -> None:
+    path = write(folder, "path,label\nfight/a b.mp4,1\nfight/c.avi,0\n")
+    with pytest.raises(
+        InputError,
+        match=r"list.csv line 2: found the number 1, where the 2 classes of train.csv have names \(x, y\): give names, "
+        r"or set data.class_names to a file with one class name on each line, whose first is number 0",
+    ):
+        read_video_list(path, class_names=["x", "y"], classes_of="train.csv")
+    assert read_video_list(path, class_names=["0", "1"], classes_of="train.csv").labels == (1, 0)
+    path = write(folder, "path,label\nfight/a b.mp4,x\n")
+    with pytest.raises(InputError, match=r"line 2: label 'x' is none of the 2 classes of train.csv \(0, 1\): correct"):
+        read_video_list(path, class_names=["0", "1"], classes_of="train.csv")
+
+
 def test_numbers_and_names_are_not_mixed(folder: Path) -> None:
     path = write(folder, "path,label\nfight/a b.mp4,2\nfight/c.avi,y\n")
     with pytest.raises(InputError, match=r"line 2: found the number 2, where other lines have class names"):
@@ -108,7 +122,11 @@ def test_folder_of_videos_has_no_labels(folder: Path) -> None:
         ("path,label\n" + 200000 * "x" + ".mp4,b\n", r"line 2: field larger than field limit"),
         ("path,label\nfight/c.avi\n", r"line 2: expected path,label, found 'fight/c.avi'"),
         ("path,label\nfight/c.avi,\n", r"line 2: expected path,label, found 'fight/c.avi,'"),
-        ("path,label\nfight/c.avi,x\nfight/c.avi,y\n", r"line 3: .*c.avi was listed before \(.*line 2\): remove one"),
+        ("path,label\nfight/c.avi,x\nfight/c.avi,x\n", r"line 3: .*c.avi was listed before \(.*line 2\): remove one"),
+        (
+            "path,label\nfight/c.avi,x\nfight/c.avi,y\n",
+            r"line 3: .*c.avi was listed before \(.*line 2\) with the label 'x', and has 'y' here: remove one",
+        ),
         ("path,label\nfight/c.avi,3000000\n", r"label 3000000 would make 3000001 classes"),
     ],
 )
