@@ -16,7 +16,6 @@ from a2video.data.transforms import Preprocessing
 from a2video.data.views import draw_clips, even_views, read_clips, reading
 from a2video.errors import InputError
 from a2video.inference.classifier import ClipPrediction, Prediction, VideoClassifier
-from a2video.inference.scoring import average_views
 from a2video.models import DoubleAttention
 
 
@@ -82,17 +81,16 @@ def attention(classifier: VideoClassifier, path: str | Path, at_seconds: float |
         if at_seconds is not None:
             sampler = clip_around(video, classifier.preprocessing, at_seconds)
         frames = draw_clips(video, sampler, rng)
-        pixels, _ = read_clips(video, [frames], [transform], rng)  # (1, 3, T, H, W)
+        pixels, views = read_clips(video, [frames], [transform], rng, timed=True)  # (1, 3, T, H, W)
         with watched_blocks(network) as blocks:
-            probs = average_views(classifier.backend(pixels), "probs")
-        of_clip = classifier.clip_prediction(video, frames[0], probs)
+            of_view = classifier.predict(str(path), pixels, views)
         is_all = at_seconds is None and classifier.preprocessing.num_views == 1
         return Attention(
             str(path),
             pixels[0],
             tuple(float(video.times[frame]) for frame in frames[0]),
-            of_clip,
-            Prediction(str(path), of_clip.ranked, (of_clip,)) if is_all else classifier.classify(video),
+            of_view.clips[0],
+            of_view if is_all else classifier.classify(video),
             tuple(blocks),
         )
 
