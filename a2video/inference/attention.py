@@ -83,14 +83,14 @@ def attention(classifier: VideoClassifier, path: str | Path, at_seconds: float |
         frames = draw_clips(video, sampler, rng)
         pixels, views = read_clips(video, [frames], [transform], rng, timed=True)  # (1, 3, T, H, W)
         with watched_blocks(network) as blocks:
-            of_clip = classifier.predict(str(path), pixels, views).clips[0]
+            of_view = classifier.predict(str(path), pixels, views)
         is_all = at_seconds is None and classifier.preprocessing.num_views == 1
         return Attention(
             str(path),
             pixels[0],
             tuple(float(video.times[frame]) for frame in frames[0]),
-            of_clip,
-            Prediction(str(path), of_clip.ranked, (of_clip,)) if is_all else classifier.classify(video),
+            of_view.clips[0],
+            of_view if is_all else classifier.classify(video),
             tuple(blocks),
         )
 
