@@ -76,8 +76,10 @@ class Browser:
                 self.complaints.append(json.dumps(params))
         return answer
 
-    def open(self, page: Path | str, width: int = 1000, dark: bool = False, touch: bool = False) -> None:
-        """Loads a file or an address in a window that is `width` pixels wide."""
+    def open(
+        self, page: Path | str, width: int = 1000, dark: bool = False, touch: bool = False, still: bool = False
+    ) -> None:
+        """Loads a file or an address in a window `width` pixels wide; `still` for one who wants nothing to move."""
         self.complaints.clear()
         self.requested.clear()
         self.is_loaded = False
@@ -85,7 +87,8 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", **size)
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
+        motion = {"name": "prefers-reduced-motion", "value": "reduce" if still else "no-preference"}
+        self.call("Emulation.setEmulatedMedia", media="", features=[scheme, motion])
         self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not self.is_loaded:
             self._receive()

@@ -113,10 +113,10 @@ def _network_to_watch(classifier: VideoClassifier) -> nn.Module:
 
 @contextmanager
 def watched_blocks(network: nn.Module) -> Iterator[list[BlockAttention]]:
-    """Yields a list, to which every double attention block of a network adds what it does, until the end of the block.
+    """Watches the double attention blocks of a network while it works on one clip; the list it yields fills up.
 
     Raises:
-        InputError: while one clip goes through the network, a block gets another number of them.
+        InputError: a block gets more than one clip.
     """
     seen: list[BlockAttention] = []
     handles = []

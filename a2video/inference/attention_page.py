@@ -24,8 +24,8 @@ MAX_TOP = 64  # descriptors of each block: some 10 MB of a2net_resnet50
 MAX_FRAMES = 32  # of the clip in the page
 FRAME_MILLISECONDS = 250
 MAX_SIDE = 224  # pixels of a frame
-HEAT_SIDE = 112  # pixels of a map, at most
-SMOOTH = 4  # pixels for each position of a map, as long as they fit; the browser does the rest
+HEAT_SIDES = (56, 112)  # pixels of a map, at least and at most; the browser enlarges it further
+SMOOTH = 4  # of them for each cell, between these
 MIN_SCALE = 2.0  # times the even share that full colour stands for, at least: nearly even maps must look even
 OPACITY = 0.9  # of full colour
 COLOURS = np.array(  # from none to full, every step brighter
@@ -192,7 +192,7 @@ def _share_that_holds_half(gather: Tensor) -> float:
 
 def multiple(value: float) -> str:
     """As shown: 2.4, 505."""
-    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+    return f"{value:.1f}" if value < 9.95 else f"{value:.0f}"
 
 
 def heat(values: Tensor, num_frames: int, num_pixels: int) -> Tensor:
@@ -206,7 +206,8 @@ def heat(values: Tensor, num_frames: int, num_pixels: int) -> Tensor:
         num_frames: of the clip (T).
         num_pixels: side of the clip's frames, which the map has become smaller than.
     """
-    side = min(HEAT_SIDE, SMOOTH * max(values.shape[1:]))
+    smallest, largest = HEAT_SIDES
+    side = max(smallest, min(largest, SMOOTH * max(values.shape[1:])))
     pixels = (torch.arange(side) + 0.5) * num_pixels / side - 0.5
     for dim in (1, 2):
         last = values.shape[dim] - 1
@@ -221,7 +222,7 @@ def heat(values: Tensor, num_frames: int, num_pixels: int) -> Tensor:
 def _heat_strip(values: Tensor) -> str:
     """Values (T, side, side) in [0, 1] as one picture, frame beside frame."""
     flat = values.permute(1, 0, 2).flatten(1).numpy()  # (side, T * side)
-    return _uri(Image.fromarray(coloured(flat), "RGBA"), "WEBP", quality=80, alpha_quality=80)
+    return _uri(Image.fromarray(coloured(flat), "RGBA"), "WEBP", quality=90, alpha_quality=90)
 
 
 def coloured(values: NDArray[np.floating]) -> Pixels:
