@@ -137,27 +137,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_classify(classify: argparse.ArgumentParser) -> None:
-    add = classify.add_argument
+    add, form = classify.add_argument, classify.add_mutually_exclusive_group()
     add("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
-    add("videos", nargs="+", metavar="video", help="files, folders, patterns ('clips/**/*.mp4'), lists (.txt, .csv)")
-    add("--json", action="store_true", help="one JSON object a line: all classes, and the best one of each clip")
-    add("--csv", action="store_true", help="a table")
-    add(
-        "--out", type=Path, metavar="FILE", help=".jsonl or .csv, appended to: videos that are in it are not read again"
+    sources = (
+        "files, folders, patterns ('clips/**/*.mp4'), lists (.txt, .csv); or one camera (0) or stream (rtsp://...)"
     )
+    add("videos", nargs="+", metavar="video", help=sources)
+    form.add_argument("--json", action="store_true", help="a JSON object a line: all classes, and each clip's best")
+    form.add_argument("--csv", action="store_true", help="a table")
+    form.add_argument("--out", type=Path, metavar="FILE", help=".jsonl or .csv, appended to: what it has is not redone")
     add("--overwrite", action="store_true", help="begin --out (or --srt) anew")
-    add("--top", type=_positive, help="classes to print (default: 5; all in JSON)")
+    add("--top", type=_positive, metavar="K", help="classes to print (default: 5; all in JSON)")
     add("--shard", type=_shard, default=(1, 1), metavar="K/N", help="only the K-th of N parts, such as 3/16")
-    add(
-        "--num-workers",
-        type=_positive,
-        help="processes that decode; one that hangs or crashes is replaced",
-    )
-    add("--time-limit-seconds", type=_positive, help="for a worker to read one video (default: 60)")
+    add("--num-workers", type=_positive, metavar="N", help="processes that decode; one that hangs or dies is replaced")
+    add("--time-limit-seconds", type=_positive, metavar="S", help="for a worker to read one video (default: 60)")
     add("--timeline", action="store_true", help="what happens when: segments with start, end, class and confidence")
-    add("--stride-seconds", type=float, help="from one window of the timeline to the next (default: half a window)")
+    add("--stride-seconds", type=float, metavar="S", help="between a timeline's windows (default: half a window)")
     add("--srt", type=Path, metavar="FOLDER", help="the timelines as subtitles NAME.srt, for video players")
     add("--annotate", type=Path, metavar="FILE.mp4", help="the timeline drawn on a copy of the one video")
+    add("--every-seconds", type=float, metavar="S", help="between the answers to a live video (default: 1)")
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     classify.set_defaults(run=_classify)
 

@@ -20,8 +20,10 @@ from a2video.data.watched_loader import WatchedLoader
 from a2video.errors import InputError
 from a2video.inference.annotate import annotate
 from a2video.inference.classifier import Prediction, VideoClassifier
-from a2video.inference.outputs import Csv, Format, Json, Results, SegmentCsv, Text, srt
+from a2video.inference.live_source import is_live
+from a2video.inference.outputs import Csv, Format, Json, Results, SegmentCsv, Text, live_json, live_text, srt
 from a2video.inference.sources import Source, find_videos
+from a2video.inference.streams import LivePrediction, watch
 from a2video.inference.timeline import Timeline, timeline
 from a2video.provenance import file_sha256
 
@@ -33,6 +35,8 @@ NUM_SHOWN = 5  # from this many videos on, a progress bar
 def run(options: Namespace) -> int:
     """The command; its status is 1 where some videos could not be read."""
     _check(options)
+    if any(map(is_live, options.videos)):
+        return _live(options)
     sources = find_videos(options.videos, options.shard)
     if options.annotate is not None and len(sources) != 1:
         raise InputError(f"--annotate writes one video, but {len(sources)} were given: give one")
@@ -49,6 +53,25 @@ def run(options: Namespace) -> int:
     return _conclude(options, results, len(sources), len(to_do), num_failed)
 
 
+def _live(options: Namespace) -> int:
+    if len(options.videos) > 1:
+        raise InputError(f"{len(options.videos)} videos were given, and one is a camera or a stream: give it alone")
+    unfit = {"csv": False, "out": None, "srt": None, "annotate": None, "timeline": False, "num_workers": None}
+    for name, default in {**unfit, "shard": (1, 1)}.items():
+        if getattr(options, name) != default:
+            raise InputError(f"--{name.replace('_', '-')} is for files: a live video gives text or --json")
+    every = 1.0 if options.every_seconds is None else options.every_seconds
+    classifier = VideoClassifier.load(options.checkpoint, options.device)
+    show = live_json if options.json else live_text
+
+    def write(prediction: LivePrediction) -> None:
+        print(show(prediction, options.top), flush=True)
+
+    summary = watch(classifier, options.videos[0], show=write, every_seconds=every)
+    print(summary, file=sys.stderr)
+    return 0
+
+
 def _along_time(options: Namespace) -> bool:
     return bool(options.timeline or options.annotate is not None or options.srt is not None)
 
@@ -60,6 +83,8 @@ def _check(options: Namespace) -> None:
         raise InputError("--time-limit-seconds is for workers: add --num-workers 1, or more")
     if options.stride_seconds is not None and not _along_time(options):
         raise InputError("--stride-seconds is the stride of a timeline: add --timeline")
+    if options.every_seconds is not None and not any(map(is_live, options.videos)):
+        raise InputError("--every-seconds is for cameras and streams: leave it out")
     if options.overwrite and options.out is None and options.srt is None:
         raise InputError("--overwrite replaces the results in --out or --srt: give one of them")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from a2video.errors import InputError
 from a2video.inference.classifier import Prediction
+from a2video.inference.streams import LivePrediction
 from a2video.inference.timeline import Timeline
 
 
@@ -199,6 +200,25 @@ def srt(timeline: Timeline) -> str:
         for number, s in enumerate(timeline.segments, 1)
     ]
     return "\n".join(blocks)
+
+
+def live_text(prediction: LivePrediction, top: int | None) -> str:
+    """A line with the clock, the most probable classes, and how late the answer is."""
+    classes = "  ".join(f"{probability:6.1%} {label}" for label, probability in prediction.ranked[: top or 1])
+    late = f"{1000 * prediction.latency_seconds:.0f} ms late, {prediction.num_dropped} frames dropped"
+    return f"{prediction.time:%H:%M:%S}  {classes}  ({late})"
+
+
+def live_json(prediction: LivePrediction, top: int | None) -> str:
+    """A JSON object."""
+    row = {
+        "time": prediction.time.isoformat(timespec="milliseconds"),
+        "seconds": round(prediction.seconds, 3),
+        "predictions": [{"label": label, "probability": p} for label, p in prediction.ranked[:top]],
+        "latency_seconds": round(prediction.latency_seconds, 4),
+        "num_dropped": prediction.num_dropped,
+    }
+    return json.dumps(row, ensure_ascii=False)
 
 
 class Results:
