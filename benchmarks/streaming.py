@@ -91,7 +91,8 @@ def main() -> None:
         rows.append([f"{start} to {start + 30}", str(len(part)), *times, f"{part[:, 2].max():.1f}"])
     header = ["seconds", "clips", "latency, ms, median", "longest", "memory, MiB"]
     parts = ["# Streaming", circumstances(["torch", "av"]), (__doc__ or "").split("\n\n", 2)[2].strip()]
-    spent = f"CPU time of the process, decoding and scoring: {cpu:.1f} seconds."
+    load = f"Load average of the machine's last 15 minutes, others' work included: {os.getloadavg()[2]:.1f}."
+    spent = f"CPU time of the process, decoding and scoring: {cpu:.1f} seconds. {load}"
     write("streaming", "\n\n".join([*parts, f"{summary}.\n{spent}", "\n".join(events), table(header, rows)]))
 
 
