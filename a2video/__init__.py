@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from a2video.data.transforms import Preprocessing
     from a2video.datamodule import VideoDataModule
     from a2video.errors import InputError
-    from a2video.inference import Prediction, VideoClassifier
+    from a2video.inference.classifier import Prediction, VideoClassifier
     from a2video.models import DoubleAttention
     from a2video.recognizer import Recognizer
 
@@ -22,10 +22,10 @@ __version__ = "0.1.0"
 _HOMES = {
     "DoubleAttention": "a2video.models",
     "InputError": "a2video.errors",
-    "Prediction": "a2video.inference",
+    "Prediction": "a2video.inference.classifier",
     "Preprocessing": "a2video.data.transforms",
     "Recognizer": "a2video.recognizer",
-    "VideoClassifier": "a2video.inference",
+    "VideoClassifier": "a2video.inference.classifier",
     "VideoDataModule": "a2video.datamodule",
     "VideoError": "a2video.data.readers",
     "open_video": "a2video.data.readers",

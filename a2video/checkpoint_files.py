@@ -14,7 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.errors import InputError
-from a2video.inference import read_checkpoint
+from a2video.inference.weights import read_checkpoint
 
 LAST, BEST = "last.ckpt", "best.ckpt"
 OURS = re.compile(r"(last|last-\d+|best)\.ckpt")  # the names that a run gives

@@ -82,13 +82,27 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help=summary, usage=usage, description=f"{summary}; status 1 if it is wrong")
     doctor.add_argument("--json", action="store_true", help="for machines")
 
-    classify = commands.add_parser("classify", help="print the most probable classes of video files")
-    classify.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
-    classify.add_argument("videos", type=Path, nargs="+", metavar="video", help="video files")
-    classify.add_argument("--json", action="store_true", help="one JSON object a line, all classes")
-    classify.add_argument("--top", type=_positive, default=5, help="classes to print (default: 5)")
-    classify.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
-    classify.set_defaults(run=_classify)
+    _add_classify(commands.add_parser("classify", help="print the most probable classes of videos, long or many"))
+
+    attend = commands.add_parser("attend", help="show where the double attention blocks look in a video: one HTML page")
+    attend.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
+    attend.add_argument("video", type=Path, help="a video file, or a picture")
+    attend.add_argument("--out", type=Path, required=True, metavar="FILE.html", help="the page; it needs no network")
+    attend.add_argument(
+        "--top", type=_positive, default=4, help="descriptors of each block, the most used (default: 4)"
+    )
+    attend.add_argument("--at", type=float, metavar="SECONDS", help="the clip around then; the centre one if not given")
+    attend.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    attend.set_defaults(run=_attend)
+
+    serve = commands.add_parser("serve", help="a page on this machine where videos can be dropped and are classified")
+    serve.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
+    serve.add_argument("--port", type=_port, default=7860, help="7860 when not given; 0 takes a free one")
+    serve.add_argument("--host", default="127.0.0.1", help="127.0.0.1, this machine only, when not given")
+    serve.add_argument("--max-megabytes", type=_positive, default=200, help="of a video (default: 200)")
+    serve.add_argument("--max-seconds", type=_positive, default=600, help="that a video may last (default: 600)")
+    serve.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    serve.set_defaults(run=_serve)
 
     models = commands.add_parser("models", help="list every network: parameters, multiply-adds, the paper's values")
     models.add_argument("--json", action="store_true", help="for machines")
@@ -122,37 +136,80 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_classify(classify: argparse.ArgumentParser) -> None:
+    add, form = classify.add_argument, classify.add_mutually_exclusive_group()
+    add("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
+    sources = (
+        "files, folders, patterns ('clips/**/*.mp4'), lists (.txt, .csv); or one camera (0) or stream (rtsp://...)"
+    )
+    add("videos", nargs="+", metavar="video", help=sources)
+    form.add_argument("--json", action="store_true", help="a JSON object a line: all classes, and each clip's best")
+    form.add_argument("--csv", action="store_true", help="a table")
+    form.add_argument("--out", type=Path, metavar="FILE", help=".jsonl or .csv, appended to: what it has is not redone")
+    add("--overwrite", action="store_true", help="begin --out (or --srt) anew")
+    add("--top", type=_positive, metavar="K", help="classes to print (default: 5; all in JSON)")
+    add("--shard", type=_shard, default=(1, 1), metavar="K/N", help="only the K-th of N parts, such as 3/16")
+    add("--num-workers", type=_positive, metavar="N", help="processes that decode; one that hangs or dies is replaced")
+    add("--time-limit-seconds", type=_positive, metavar="S", help="for a worker to read one video (default: 60)")
+    add("--timeline", action="store_true", help="what happens when: segments with start, end, class and confidence")
+    add("--stride-seconds", type=float, metavar="S", help="between a timeline's windows (default: half a window)")
+    add("--srt", type=Path, metavar="FOLDER", help="the timelines as subtitles NAME.srt, for video players")
+    add("--annotate", type=Path, metavar="FILE.mp4", help="the timeline drawn on a copy of the one video")
+    add("--every-seconds", type=float, metavar="S", help="between the answers to a live video (default: 1)")
+    add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    classify.set_defaults(run=_classify)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """`3/16` as (3, 16)."""
+    number, slash, total = text.partition("/")
+    if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
+        raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, such as 3/16, found {text!r}")
+    return int(number), int(total)
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text!r}")
     return int(text)
 
 
-def _classify(options: argparse.Namespace) -> int:
-    from a2video.data.readers import VideoError
-    from a2video.inference import VideoClassifier
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to 65535, found {text!r}")
+    return int(text)
 
+
+def _classify(options: argparse.Namespace) -> int:
+    from a2video.inference.classify import run
+
+    return run(options)
+
+
+def _attend(options: argparse.Namespace) -> int:
+    from a2video.inference.attention_page import check_page, write_attention_page
+    from a2video.inference.classifier import VideoClassifier
+
+    check_page(options.out, options.top)
     classifier = VideoClassifier.load(options.checkpoint, options.device)
-    num_failed = 0
-    for path in options.videos:
-        try:
-            prediction = classifier(path)
-        except VideoError as error:
-            num_failed += 1
-            if options.json:
-                print(json.dumps({"path": str(path), "error": str(error)}, ensure_ascii=False), flush=True)
-            print(f"a2video: error: {error}", file=sys.stderr, flush=True)
-            continue
-        if options.json:
-            classes = [{"label": label, "probability": probability} for label, probability in prediction.ranked]
-            print(json.dumps({"path": str(path), "predictions": classes}, ensure_ascii=False), flush=True)
-        else:
-            print(path)
-            for label, probability in prediction.ranked[: options.top]:
-                print(f"  {probability:7.2%}  {label}", flush=True)
-    if num_failed:
-        print(f"{num_failed} of {len(options.videos)} videos could not be read", file=sys.stderr)
-    return int(num_failed > 0)
+    page = write_attention_page(
+        classifier, options.video, options.out, options.top, options.at, checkpoint=options.checkpoint
+    )
+    print(f"Wrote {page} ({page.stat().st_size / 1000:.0f} kB): open it in a browser, it needs no network")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    try:
+        from a2video.inference.serve import serve
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn"):
+            raise
+        raise InputError(f'a2video serve needs {error.name}: pip install "a2video[web]"') from error
+
+    o = options
+    serve(o.checkpoint, o.host, o.port, o.max_megabytes, o.max_seconds, o.device)
+    return 0
 
 
 def _models(options: argparse.Namespace) -> int:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from a2video import __version__
 from a2video.atomic import write_text
 from a2video.errors import InputError
-from a2video.html_charts import confusion_chart, curve_chart, percent, reliability_chart
+from a2video.html_charts import confusion_chart, curve_chart, reliability_chart
 from a2video.html_gallery import NUM_MISTAKES, gallery
+from a2video.html_page import render, tail, without_controls
 from a2video.rescore import accuracy_by_num_clips
 from a2video.results import most_confused, per_class, ranks_of, summarize, video_probs, worst_mistakes
 from a2video.scores import CROP, FloatArray, Scores
@@ -26,7 +22,6 @@ from a2video.scores import CROP, FloatArray, Scores
 NUM_CONFUSED = 15  # pairs in the page
 NUM_UNSCORED = 500  # videos in the page; results.json has all
 MAX_REASON = 600  # characters of an error message
-CONTROLS = {number: "\ufffd" for number in [*range(32), *range(127, 160)] if chr(number) not in "\n\t"}
 
 
 def write_html_report(scores: Scores, path: Path, scored_at: datetime) -> Path:
@@ -45,46 +40,13 @@ def write_html_report(scores: Scores, path: Path, scored_at: datetime) -> Path:
 
 def html_report(scores: Scores, scored_at: datetime) -> str:
     """The page; see write_html_report. All text in it is escaped, and it may run no script but its own."""
-    css, script = _part("report.css"), _part("classes.js") + _part("confusion.js")
-    environment = Environment(
-        loader=PackageLoader("a2video", "page"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_without_controls,
-    )
-    environment.filters["percent"] = percent
-    return environment.get_template("report.html.jinja").render(
-        css=Markup(css),
-        script=Markup(script),
-        policy="; ".join(
-            [
-                "default-src 'none'",
-                "img-src data:",
-                f"style-src '{_digest(css)}'",
-                f"script-src '{_digest(script)}'",
-                "base-uri 'none'",
-                "form-action 'none'",
-            ]
-        ),
+    return render(
+        "report.html.jinja",
+        ["report.css"],
+        ["classes.js", "confusion.js"],
         **_content(scores),
         made=_made(scores, scored_at),
     )
-
-
-def _part(name: str) -> str:
-    return files("a2video").joinpath("page", name).read_text(encoding="utf-8")
-
-
-def _digest(text: str) -> str:
-    """How a page's policy names a script or a style that is part of it."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _without_controls(value: Any) -> Any:
-    """Text without the characters that HTML has no place for; anything else as it is."""
-    return value.translate(CONTROLS) if isinstance(value, str) else value
 
 
 def _content(scores: Scores) -> dict[str, Any]:
@@ -97,8 +59,7 @@ def _content(scores: Scores) -> dict[str, Any]:
         for video, reason in list(scores.unscored.items())[:NUM_UNSCORED]
     ]
     content = {
-        "title": f"{_tail(about.checkpoint)} on {_tail(about.list)}",
-        "version": __version__,
+        "title": f"{tail(about.checkpoint)} on {tail(about.list)}",
         "results": results,
         "class_names": scores.class_names,
         "levels": [
@@ -132,7 +93,7 @@ def _mistakes(scores: Scores, probs: FloatArray) -> dict[str, Any]:
     counts = np.zeros((len(scores.class_names),) * 2, np.int64)
     np.add.at(counts, (scores.scored_labels, probs.argmax(1)), 1)
     cells = [[*map(int, place), int(counts[tuple(place)])] for place in np.argwhere(counts)]
-    names = [_without_controls(name) for name in scores.class_names]
+    names = [without_controls(name) for name in scores.class_names]
     data = json.dumps({"names": names, "cells": cells}, separators=(",", ":"))
     for mark in "<>&":  # so that no name ends the element that it stands in
         data = data.replace(mark, f"\\u{ord(mark):04x}")
@@ -169,11 +130,6 @@ def _made(scores: Scores, scored_at: datetime) -> list[tuple[str, str, str]]:
         ("Reader", about.reader, f"seed {about.seed}"),
         ("Scored", f"{scored_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC", ""),
     ]
-
-
-def _tail(path: str) -> str:
-    """The last two parts, which tell one run from another."""
-    return "/".join(Path(path).parts[-2:])
 
 
 def _short(reason: str) -> str:

@@ -25,7 +25,7 @@ from a2video.comparison import comparison_table
 from a2video.curves import leave_learning_curves
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
-from a2video.inference import CHECKPOINT_KEY, read_checkpoint
+from a2video.inference.weights import CHECKPOINT_KEY, read_checkpoint
 from a2video.logs import ShortEpochs, loggers
 from a2video.option_errors import explain
 from a2video.position import KEY

@@ -25,7 +25,8 @@ from a2video.ema import TRAINING_KEY, Ema
 from a2video.errors import InputError
 from a2video.freezing import Freeze
 from a2video.gathering import gather_rows
-from a2video.inference import CHECKPOINT_KEY, score_steadily, score_views
+from a2video.inference.scoring import score_steadily, score_views
+from a2video.inference.weights import CHECKPOINT_KEY
 from a2video.models.inflate import Inflation, load_pretrained
 from a2video.optimizers import OptimizerBuilder, keep_settings
 from a2video.recompute import recompute_parts
@@ -238,7 +239,7 @@ class Recognizer(pl.LightningModule):
             score = partial(score_steadily, num_together=self.data.test_batch_size)
             logits = self._logits(batch["clips"].flatten(0, 1), score)
             owners = zip(batch["video_indices"].tolist(), batch["labels"].tolist(), batch["views"], strict=True)
-            table = [(*own, n, len(views), *view) for *own, views in owners for n, view in enumerate(views)]
+            table = [(*own, n, len(views), *view[:4]) for *own, views in owners for n, view in enumerate(views)]
             rows = Rows(np.array(table, np.int32), logits.float().cpu().numpy())
         self.scored.append(rows)
         return {"rows": rows}

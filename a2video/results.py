@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from a2video.atomic import write_text
 from a2video.data.protocols import Average
-from a2video.inference import average_views
+from a2video.inference.scoring import average_views
 from a2video.scores import CLIP, FUSED_CLIP, LABEL, NUM_VIEWS, VIDEO, VIEW, FloatArray, Rows, Scores
 
 LEVELS = ("center", "clip", "video")

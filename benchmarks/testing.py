@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from a2video.data.transforms import Preprocessing
 from a2video.data.video_list import read_video_list
 from a2video.datamodule import VideoDataModule
-from a2video.inference import score_steadily
+from a2video.inference.scoring import score_steadily
 from a2video.models import a2net_resnet50, a2net_tiny
 from a2video.optimizers import Sgd
 from a2video.recognizer import Recognizer

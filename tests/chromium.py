@@ -76,8 +76,10 @@ class Browser:
                 self.complaints.append(json.dumps(params))
         return answer
 
-    def open(self, page: Path, width: int = 1000, dark: bool = False, touch: bool = False) -> None:
-        """Loads a file in a window that is `width` pixels wide."""
+    def open(
+        self, page: Path | str, width: int = 1000, dark: bool = False, touch: bool = False, still: bool = False
+    ) -> None:
+        """Loads a file or an address in a window `width` pixels wide; `still` for one who wants nothing to move."""
         self.complaints.clear()
         self.requested.clear()
         self.is_loaded = False
@@ -85,8 +87,9 @@ class Browser:
         self.call("Emulation.setDeviceMetricsOverride", **size)
         self.call("Emulation.setTouchEmulationEnabled", enabled=touch)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-        self.call("Emulation.setEmulatedMedia", media="", features=[scheme])
-        self.call("Page.navigate", url=page.as_uri())
+        motion = {"name": "prefers-reduced-motion", "value": "reduce" if still else "no-preference"}
+        self.call("Emulation.setEmulatedMedia", media="", features=[scheme, motion])
+        self.call("Page.navigate", url=page if isinstance(page, str) else page.as_uri())
         while not self.is_loaded:
             self._receive()
 
@@ -96,6 +99,37 @@ class Browser:
         answer = self.call("Runtime.evaluate", **options)
         assert "exceptionDetails" not in answer, (script, answer["exceptionDetails"])
         return answer["result"].get("value")
+
+    def wait_for(self, condition: str) -> None:
+        """Waits until a JavaScript expression is true."""
+        end = time.monotonic() + PATIENCE
+        while not self.run(condition):
+            assert time.monotonic() < end, (condition, self.complaints, self.run("document.body.innerText"))
+            time.sleep(0.02)
+
+    @contextmanager
+    def frame(self, end_of_url: str) -> Iterator[None]:
+        """Lets the other methods speak to a frame of the page that has a process of its own, as sandboxed ones do."""
+        page = self.session
+        end = time.monotonic() + PATIENCE
+        while not (frames := self._frames(end_of_url)):
+            assert time.monotonic() < end, f"no frame of {end_of_url}"
+            time.sleep(0.02)
+        self.session = self.call("Target.attachToTarget", targetId=frames[0], flatten=True)["sessionId"]
+        try:
+            yield
+        finally:
+            self.session = page
+
+    def _frames(self, end_of_url: str) -> list[str]:
+        targets = self.call("Target.getTargets", filter=[{"type": "iframe"}])["targetInfos"]
+        return [target["targetId"] for target in targets if target["url"].endswith(end_of_url)]
+
+    def choose_files(self, selector: str, *files: Path) -> None:
+        """Chooses files in a file input, as its dialog does."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file.absolute()) for file in files])
 
     def mouse(self, x: float, y: float) -> None:
         """Moves the mouse."""

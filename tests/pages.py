@@ -1,9 +1,12 @@
-"""Scores whose report.html the tests look at."""
+"""Scores whose report.html the tests look at, and what is in a page of ours."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +19,62 @@ from a2video.scores import Scores
 SCORED_AT = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "</script></style><h1>&amp;\u202e\x00")
 PROBS = (0.5, 0.6, 0.7, 0.8, 0.9)  # of the predicted class, in the order of the videos
+
+VOID = {"meta", "link", "img", "source", "input", "rect", "line", "circle", "polyline"}
+
+
+class Page(HTMLParser):
+    """What is in a page; fails where elements do not nest."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.numbers: dict[str, float] = {}
+        self.images: list[str] = []
+        self.texts: list[str] = []
+        self.attributes: list[tuple[str, str, str]] = []
+        self.raw: dict[str, str] = {}
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.tags.add(tag)
+        self.attributes += [(tag, name, value) for name, value in given.items()]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "data" and "id" in given:
+            assert given["id"] not in self.numbers
+            self.numbers[given["id"]] = float(given["value"])
+        if tag == "img":
+            self.images.append(given["src"])
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] in ("script", "style"):
+            self.raw[self.open[-1]] = data  # the last script is the one that runs
+        else:
+            self.texts.append(data.strip())
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+def assert_policy_names_its_own(page: Page) -> None:
+    """The page may run its own script and use its own style, and nothing else."""
+    (content,) = [value for _, _, value in page.attributes if value.startswith("default-src")]
+    policy = dict(rule.split(" ", 1) for rule in content.split("; "))
+    for kind in ("script", "style"):
+        digest = base64.b64encode(hashlib.sha256(page.raw[kind].encode()).digest()).decode()
+        assert policy.pop(f"{kind}-src") == f"'sha256-{digest}'"
+    nothing = "'none'"
+    assert policy == {"default-src": nothing, "img-src": "data:", "base-uri": nothing, "form-action": nothing}
 
 
 def small_page(folder: Path) -> Scores:

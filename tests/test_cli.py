@@ -15,7 +15,7 @@ import torch
 
 from a2video.cli import main, one_sentence
 from a2video.errors import InputError
-from a2video.inference import VideoClassifier
+from a2video.inference.classifier import VideoClassifier
 
 Writer = Callable[[Path], Path]
 

@@ -22,7 +22,8 @@ from a2video.data.protocols import Uniform10x3
 from a2video.data.video_list import read_video_list
 from a2video.data.views import load_test_views
 from a2video.errors import InputError
-from a2video.inference import VideoClassifier, score_views
+from a2video.inference.classifier import VideoClassifier
+from a2video.inference.scoring import score_views
 from a2video.rescore import choose_views
 from a2video.results import summarize, video_probs
 from a2video.score_files import read_scores

@@ -13,7 +13,11 @@ PACKAGE = Path(a2video.__file__).parent
 ALLOWED = {  # what a part may import besides the standard library
     "models": {"torch", "pytorchvideo", "a2video.models"},
     "data": {"torch", "numpy", "av", "decord", "torchcodec", "PIL", "a2video.data", "a2video.errors"},
-    "inference.py": {"torch", "a2video.data", "a2video.models", "a2video.errors"},
+    "inference": {
+        *("torch", "numpy", "av", "PIL", "tqdm", "starlette", "uvicorn", "a2video.data", "a2video.models"),
+        *("a2video.atomic", "a2video.errors", "a2video.html_charts", "a2video.html_page", "a2video.inference"),
+        "a2video.provenance",
+    },
     "augment.py": {"torch", "numpy", "kornia", "a2video.errors"},
     "schedules.py": {"a2video.errors"},
     "optimizers.py": {"torch", "a2video.errors"},
@@ -24,6 +28,7 @@ ALLOWED = {  # what a part may import besides the standard library
     "score_files.py": {"numpy", "pyarrow", "a2video.atomic", "a2video.comparison", "a2video.errors", "a2video.scores"},
     "results.py": {"numpy", "torch", "a2video.atomic", "a2video.data", "a2video.inference", "a2video.scores"},
     "html_charts.py": {"numpy", "PIL"},
+    "html_page.py": {"jinja2", "markupsafe", "a2video", "a2video.html_charts"},
     "html_gallery.py": {"numpy", "PIL", "a2video.data", "a2video.errors", "a2video.html_charts", "a2video.results"},
     "rescore.py": {
         "numpy",

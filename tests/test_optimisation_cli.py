@@ -14,7 +14,7 @@ import yaml
 
 from a2video.cli import main
 from a2video.ema import TRAINING_KEY
-from a2video.inference import VideoClassifier
+from a2video.inference.classifier import VideoClassifier
 
 Writer = Callable[[Path], Path]
 

@@ -17,7 +17,8 @@ from a2video.data.protocols import Dense, MfnetUcf101, Protocol
 from a2video.data.transforms import Preprocessing
 from a2video.data.views import load_views
 from a2video.datamodule import VideoDataModule
-from a2video.inference import VideoClassifier, score_views
+from a2video.inference.classifier import VideoClassifier
+from a2video.inference.scoring import score_views
 
 Writer = Callable[[Path], Path]
 

@@ -14,7 +14,7 @@ from a2video.cli import main
 from a2video.data.samplers import SegmentFrames
 from a2video.data.transforms import Preprocessing
 from a2video.datamodule import VideoDataModule
-from a2video.inference import VideoClassifier
+from a2video.inference.classifier import VideoClassifier
 
 Writer = Callable[[Path], Path]
 

@@ -68,6 +68,7 @@ class VideoDataset(Dataset[Item]):
         replace_bad: give another video where one cannot be read; for training.
         open_it: opens a video; open_video with a reader or a metadata cache of choice, for instance.
         centre: see load_views.
+        timed: likewise.
 
     Attributes:
         known_bad: why a video must not be opened again, by its index in the list; it counts as one that cannot be read.
@@ -83,6 +84,7 @@ class VideoDataset(Dataset[Item]):
         replace_bad: bool = False,
         open_it: Callable[[str | Path], VideoReader] = open_video,
         centre: Centre | None = None,
+        timed: bool = False,
     ) -> None:
         self.videos = videos
         self.sampler = sampler
@@ -91,6 +93,7 @@ class VideoDataset(Dataset[Item]):
         self.replace_bad = replace_bad
         self.open_it = open_it
         self.centre = centre
+        self.timed = timed
         self.known_bad: dict[int, str] = {}
         self.on_read: Callable[[int | None], None] = _ignore
 
@@ -138,7 +141,7 @@ class VideoDataset(Dataset[Item]):
             raise VideoError(f"{path}: {self.known_bad[video_index]}")
         self.on_read(video_index)
         try:
-            return load_views(path, self.sampler, self.transform, rng, self.open_it, self.centre)
+            return load_views(path, self.sampler, self.transform, rng, self.open_it, self.centre, self.timed)
         finally:
             self.on_read(None)
 

@@ -333,5 +333,10 @@ class PyAVReader(VideoReader):
             raise self._error(f"width, height, rotation change at frame {number} {change}; {REPAIR}")
 
     def _to_rgb(self, frame: VideoFrame) -> Frames:
-        rgb = cast(Frames, self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
-        return np.rot90(rgb, round(frame.rotation / 90)) if frame.rotation else rgb  # both count counterclockwise
+        return upright_rgb(frame, self._reformatter)
+
+
+def upright_rgb(frame: VideoFrame, reformatter: VideoReformatter) -> Frames:
+    """A decoded frame as RGB (H, W, 3), upright."""
+    rgb = cast(Frames, reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray())
+    return np.rot90(rgb, round(frame.rotation / 90)) if frame.rotation else rgb  # both count counterclockwise

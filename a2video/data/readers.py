@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,6 +187,50 @@ def existing_file(path: str | os.PathLike[str]) -> Path:
         found = "is not a file" if os.path.exists(path) else "does not exist"  # noqa: PTH110
         raise VideoError(f"{path}: {found}; give the path of a local video file")
     return Path(path)
+
+
+class ArrayReader(VideoReader):
+    """Frames in memory as a video.
+
+    Args:
+        frames: uint8 RGB (T, H, W, 3), upright.
+        fps: frames in a second.
+
+    Raises:
+        InputError: these are no such frames, or fps is not positive.
+    """
+
+    NAME = "<frames>"  # its path
+
+    def __init__(self, frames: Any, fps: float | None) -> None:
+        """Checks them."""
+        self._frames = np.asarray(frames)
+        if self._frames.dtype != np.uint8 or self._frames.ndim != 4 or self._frames.shape[3] != 3:
+            raise InputError(
+                f"expected frames uint8 RGB (T, H, W, 3), got {self._frames.dtype} of shape {self._frames.shape}"
+            )
+        if self._frames.size == 0:
+            raise InputError(f"expected at least one frame of at least one pixel, got shape {self._frames.shape}")
+        if fps is None or not 0 < fps < np.inf:
+            raise InputError(f"give fps, the frames in a second, with frames in memory: a positive number, not {fps}")
+        self.path = Path(self.NAME)
+        self.fps = fps
+
+    def __len__(self) -> int:
+        """The number of frames."""
+        return len(self._frames)
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """Even."""
+        return np.arange(len(self)) / self.fps
+
+    def _decode(self, wanted: Sequence[int]) -> Iterator[Frames]:
+        for number in wanted:
+            yield self._frames[number]
+
+    def close(self) -> None:
+        """Does nothing: the frames are the caller's."""
 
 
 class ImageReader(VideoReader):

@@ -281,3 +281,15 @@ def _labels(listing: Listing, names: Sequence[str], classes_of: str | None) -> t
                 f"({some}): {hint}correct it, or give the classes with `class_names`"
             )
     return tuple([index_of[label] for label in listing.labels])
+
+
+def listed_paths(source: str | Path) -> list[tuple[str, str]]:
+    """Where each video of a list lies, and how the list names it; labels are not looked at, nor whether files exist.
+
+    Raises:
+        InputError: the list cannot be read.
+    """
+    folders = Folders()
+    listing, folder = _read_listing(source, folders)
+    paths, _ = listing.locate(str(folder), folders)
+    return list(zip(paths, listing.paths, strict=True))

@@ -1,0 +1,1 @@
+"""What a trained network makes of videos: labels, timelines, attention; without Lightning."""

@@ -1,0 +1,108 @@
+"""Reads trained networks from files, executing nothing in them."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from a2video.data.transforms import Preprocessing
+from a2video.errors import InputError
+from a2video.models.description import build
+from a2video.models.inflate import read_torch_file
+
+CHECKPOINT_KEY = "a2video"  # what a Lightning checkpoint carries for us, beside "state_dict"
+NETWORK_PREFIX = "network."  # of the network's weights in "state_dict"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with what is needed to classify videos with it.
+
+    Attributes:
+        network: normalised clips (B, 3, T, H, W) -> logits (B, num_classes).
+        class_names: in the order of the logits.
+        preprocessing: from video to network input, and which views to average.
+    """
+
+    network: nn.Module
+    class_names: tuple[str, ...]
+    preprocessing: Preprocessing
+
+
+def load_trained(path: str | Path, network: nn.Module | None = None) -> Trained:
+    """Rebuilds a network, its classes and its preprocessing from a checkpoint alone.
+
+    Args:
+        path: a file that `a2video fit` wrote.
+        network: a network of your own, to take the checkpoint's weights; built by a2video when None.
+
+    Raises:
+        InputError: the file is no such checkpoint, or holds a network that a2video did not build.
+    """
+    content = read_checkpoint(path)
+    return _trained(path, content[CHECKPOINT_KEY], network_weights(content), network)
+
+
+def _trained(
+    path: str | Path, about: Mapping[str, Any], weights: Mapping[str, Tensor], network: nn.Module | None
+) -> Trained:
+    if network is None and about.get("network") is None:
+        raise InputError(
+            f"{path} holds a network that was not made by a builder of a2video.models: build it yourself "
+            "and call VideoClassifier.load(checkpoint, network=yours) in Python"
+        )
+    try:
+        network = build(about["network"]) if network is None else network
+        network.load_state_dict(weights)
+        class_names = tuple(about["class_names"])
+        preprocessing = Preprocessing.from_dict(about["preprocessing"])
+        if len(class_names) != getattr(network, "num_classes", len(class_names)):
+            raise ValueError(f"{len(class_names)} class names for another number of logits")
+    except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} does not fit this version of a2video: {reason}") from error
+    return Trained(network, class_names, preprocessing)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Loads a checkpoint of `a2video fit` as plain data and tensors, executing nothing in it.
+
+    Raises:
+        InputError: there is no such file, it is damaged, or it is no checkpoint of ours.
+    """
+    try:
+        checkpoint = read_torch_file(path)
+        _check_sums(path)
+    except ValueError as error:
+        raise InputError(f"{error}: give a .ckpt file that `a2video fit` wrote") from None
+    parts = [checkpoint.get(key) if isinstance(checkpoint, dict) else None for key in (CHECKPOINT_KEY, "state_dict")]
+    if not all(isinstance(part, dict) for part in parts):
+        raise InputError(f"{path} was not written by a2video: give a .ckpt file that `a2video fit` wrote")
+    content: dict[str, Any] = checkpoint
+    return content
+
+
+def _check_sums(path: str | Path) -> None:
+    """Compares the checksums in the file with its content, which torch.load does not.
+
+    Raises:
+        ValueError: they differ.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception:  # a damaged file can make zipfile raise anything
+        damaged = "its directory"
+    if damaged is not None:
+        raise ValueError(f"{path} is damaged (in {damaged})")
+
+
+def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The network's own state dict out of a checkpoint's."""
+    state = checkpoint["state_dict"]
+    return {k.removeprefix(NETWORK_PREFIX): v for k, v in state.items() if k.startswith(NETWORK_PREFIX)}
