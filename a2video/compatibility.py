@@ -1,8 +1,9 @@
-"""Whether a checkpoint fits what is to go on with it."""
+"""Whether network, data and configuration fit each other, and a checkpoint what is to go on with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
@@ -35,3 +36,42 @@ def refuse_other_training(
                 f"the checkpoint was trained with {name} = {there[name]}, but here it is {value}: use the "
                 "checkpoint's own"
             )
+
+
+def check_num_classes(num_logits: int, class_names: Sequence[str]) -> None:
+    """Refuses a network that has not one logit for each class of the data.
+
+    Raises:
+        InputError: the numbers differ.
+    """
+    if num_logits != len(class_names):
+        remedy = "correct the labels"
+        if num_logits > len(class_names):
+            remedy = (
+                "if the list has a part of a data set, name all classes by data.class_names (the official list, "
+                "classInd.txt, or a file with one name on each line) or give the official list with "
+                "data.allow_missing"
+            )
+        raise InputError(
+            f"the network gives {num_logits} logits but the data has {len(class_names)} classes: set "
+            f"model.network.init_args.num_classes to {len(class_names)}, or {remedy}"
+        )
+
+
+@contextmanager
+def refusals_are_input_errors() -> Iterator[None]:
+    """Around a forward pass: what a network or torch.compile refuses is a mistake in the configuration."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:  # what our networks raise for clips they cannot take
+        raise InputError(f"model.network does not take clips of data.preprocessing: {error}") from error
+    except RuntimeError as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = next(line for line in str(error).splitlines() if line.strip())
+        raise InputError(
+            f"model.compile: the network cannot be compiled here ({reason.strip()}): leave "
+            "model.compile out, or install the C++ compiler if it is that which is missing"
+        ) from error

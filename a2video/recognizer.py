@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Self, cast
 from typing import Protocol as Interface
@@ -18,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from a2video.bad_losses import BadLosses
 from a2video.bad_videos import BadVideos
 from a2video.bf16_on_cpu import gradient_is_wrong, refuse_two_frames
-from a2video.compatibility import refuse_other_training
+from a2video.compatibility import check_num_classes, refusals_are_input_errors, refuse_other_training
 from a2video.data.dataset import Batch
 from a2video.data.protocols import Protocol
 from a2video.data.transforms import Preprocessing
@@ -143,7 +142,7 @@ class Recognizer(pl.LightningModule):
         """Checks that the network's logits are one for each class of the data, and loads pretrained weights."""
         self.class_names = self.data.class_names
         if self.class_names:
-            self._check_classes(getattr(self.network, "num_classes", len(self.class_names)))
+            check_num_classes(getattr(self.network, "num_classes", len(self.class_names)), self.class_names)
         if stage == "fit" and self.pretrained is not None:
             try:
                 report = load_pretrained(self.network, self.pretrained, self.inflate)
@@ -152,43 +151,12 @@ class Recognizer(pl.LightningModule):
             if self.trainer.is_global_zero:
                 print(f"Pretrained {self.pretrained}, {report}")
 
-    def _check_classes(self, num_logits: int) -> None:
-        if num_logits != len(self.class_names):
-            remedy = "correct the labels"
-            if num_logits > len(self.class_names):
-                remedy = (
-                    "if the list has a part of a data set, name all classes by data.class_names (the official list, "
-                    "classInd.txt, or a file with one name on each line) or give the official list with "
-                    "data.allow_missing"
-                )
-            raise InputError(
-                f"the network gives {num_logits} logits but the data has {len(self.class_names)} classes: set "
-                f"model.network.init_args.num_classes to {len(self.class_names)}, or {remedy}"
-            )
-
     def forward(self, clips: Tensor) -> Tensor:
         """uint8 clips (N, 3, T, H, W) -> logits (N, num_classes)."""
-        with self._refusals_are_input_errors():
+        with refusals_are_input_errors():
             logits: Tensor = self.network(self.data.preprocessing.normalize(clips))
-        self._check_classes(logits.shape[-1])
+        check_num_classes(logits.shape[-1], self.class_names)
         return logits
-
-    @contextmanager
-    def _refusals_are_input_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except InputError:
-            raise
-        except ValueError as error:  # what our networks raise for clips they cannot take
-            raise InputError(f"model.network does not take clips of data.preprocessing: {error}") from error
-        except RuntimeError as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            reason = next(line for line in str(error).splitlines() if line.strip())
-            raise InputError(
-                f"model.compile: the network cannot be compiled here ({reason.strip()}): leave "
-                "model.compile out, or install the C++ compiler if it is that which is missing"
-            ) from error
 
     def on_fit_start(self) -> None:
         """Sees to it that bf16 on a CPU gives no wrong gradients, and that each rank draws dropout of its own.
@@ -304,9 +272,9 @@ class Recognizer(pl.LightningModule):
 
     def _logits(self, clips: Tensor, score: Callable[..., Tensor] = score_views) -> Tensor:
         """Logits (N, num_classes) of uint8 clips (N, 3, T, H, W)."""
-        with self._refusals_are_input_errors():
+        with refusals_are_input_errors():
             logits = score(self.network, self.data.preprocessing, clips)
-        self._check_classes(logits.shape[-1])
+        check_num_classes(logits.shape[-1], self.class_names)
         if not torch.isfinite(logits).all():
             raise InputError(
                 "the network gives logits that are not finite: its weights are of a training that diverged"
