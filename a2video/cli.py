@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     classify.add_argument("--top", type=_positive, default=5, help="classes to print (default: 5)")
     classify.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     classify.set_defaults(run=_classify)
+    _add_export(commands.add_parser("export", help="write a trained network for OpenVINO, ONNX Runtime or torch alone"))
 
     models = commands.add_parser("models", help="list every network: parameters, multiply-adds, the paper's values")
     models.add_argument("--json", action="store_true", help="for machines")
@@ -122,6 +123,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
+    export.add_argument("--to", required=True, choices=["torch", "onnx", "openvino"], help="what is to compute it")
+    export.add_argument("--out", type=Path, required=True, help="FILE.safetensors, FILE.onnx or FILE.xml")
+    export.add_argument("--precision", choices=["float32", "bfloat16", "int8"], default="float32", help="of OpenVINO")
+    for name, purpose in (
+        ("--check", "compare with torch on these; on random clips when not given"),
+        ("--calibrate", "for int8: what the network will see, such as its training list"),
+    ):
+        export.add_argument(name, nargs="+", default=[], metavar="LIST|VIDEO", help=purpose)
+    export.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    export.set_defaults(run=_export)
+
+
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a number from 1 up, found {text!r}")
@@ -153,6 +168,16 @@ def _classify(options: argparse.Namespace) -> int:
     if num_failed:
         print(f"{num_failed} of {len(options.videos)} videos could not be read", file=sys.stderr)
     return int(num_failed > 0)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from a2video.inference.export import export
+
+    o = options
+    comparison, files = export(o.checkpoint, o.to, o.out, o.precision, o.check, o.calibrate, o.overwrite)
+    print(comparison)
+    print("Wrote " + ", ".join(f"{file} ({file.stat().st_size / 1e6:.1f} MB)" for file in files))
+    return 0
 
 
 def _models(options: argparse.Namespace) -> int:

@@ -13,7 +13,10 @@ PACKAGE = Path(a2video.__file__).parent
 ALLOWED = {  # what a part may import besides the standard library
     "models": {"torch", "pytorchvideo", "a2video.models"},
     "data": {"torch", "numpy", "av", "decord", "torchcodec", "PIL", "a2video.data", "a2video.errors"},
-    "inference": {"torch", "numpy", "a2video.data", "a2video.models", "a2video.errors", "a2video.inference"},
+    "inference": {
+        *("torch", "numpy", "safetensors", "tqdm"),
+        *("a2video.data", "a2video.models", "a2video.errors", "a2video.inference"),
+    },
     "augment.py": {"torch", "numpy", "kornia", "a2video.errors"},
     "schedules.py": {"a2video.errors"},
     "optimizers.py": {"torch", "a2video.errors"},
