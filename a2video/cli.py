@@ -103,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--max-seconds", type=_positive, default=600, help="that a video may last (default: 600)")
     serve.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     serve.set_defaults(run=_serve)
+    _add_export(commands.add_parser("export", help="write a trained network for OpenVINO, ONNX Runtime or torch alone"))
 
     models = commands.add_parser("models", help="list every network: parameters, multiply-adds, the paper's values")
     models.add_argument("--json", action="store_true", help="for machines")
@@ -138,7 +139,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_classify(classify: argparse.ArgumentParser) -> None:
     add, form = classify.add_argument, classify.add_mutually_exclusive_group()
-    add("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
+    add(
+        "checkpoint",
+        type=Path,
+        help="a .ckpt file of `a2video fit`, or a .safetensors, .onnx or .xml of `a2video export`",
+    )
     sources = (
         "files, folders, patterns ('clips/**/*.mp4'), lists (.txt, .csv); or one camera (0) or stream (rtsp://...)"
     )
@@ -157,6 +162,8 @@ def _add_classify(classify: argparse.ArgumentParser) -> None:
     add("--annotate", type=Path, metavar="FILE.mp4", help="the timeline drawn on a copy of the one video")
     add("--every-seconds", type=float, metavar="S", help="between the answers to a live video (default: 1)")
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
+    add("--backend", default="auto", help="auto (by the file's suffix), torch, onnxruntime or openvino")
+    add("--num-threads", type=_positive, metavar="N", help="of the network on a CPU (default: as OMP_NUM_THREADS says)")
     classify.set_defaults(run=_classify)
 
 
@@ -166,6 +173,20 @@ def _shard(text: str) -> tuple[int, int]:
     if not (slash and number.isdecimal() and total.isdecimal() and 1 <= int(number) <= int(total)):
         raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, such as 3/16, found {text!r}")
     return int(number), int(total)
+
+
+def _add_export(export: argparse.ArgumentParser) -> None:
+    export.add_argument("checkpoint", type=Path, help="a .ckpt file that `a2video fit` wrote")
+    export.add_argument("--to", required=True, choices=["torch", "onnx", "openvino"], help="what is to compute it")
+    export.add_argument("--out", type=Path, required=True, help="FILE.safetensors, FILE.onnx or FILE.xml")
+    export.add_argument("--precision", choices=["float32", "bfloat16", "int8"], default="float32", help="of OpenVINO")
+    for name, purpose in (
+        ("--check", "compare with torch on these; on random clips when not given"),
+        ("--calibrate", "for int8: what the network will see, such as its training list"),
+    ):
+        export.add_argument(name, nargs="+", default=[], metavar="LIST|VIDEO", help=purpose)
+    export.add_argument("--overwrite", action="store_true", help="replace files that exist")
+    export.set_defaults(run=_export)
 
 
 def _positive(text: str) -> int:
@@ -209,6 +230,16 @@ def _serve(options: argparse.Namespace) -> int:
 
     o = options
     serve(o.checkpoint, o.host, o.port, o.max_megabytes, o.max_seconds, o.device)
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from a2video.inference.export import export
+
+    o = options
+    comparison, files = export(o.checkpoint, o.to, o.out, o.precision, o.check, o.calibrate, o.overwrite)
+    print(comparison)
+    print("Wrote " + ", ".join(f"{file} ({file.stat().st_size / 1e6:.1f} MB)" for file in files))
     return 0
 
 

@@ -142,6 +142,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory, write_config: Callable[[Pa
     return config.parent / "out"
 
 
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained a2net_tiny for the classes of the small data."""
+    from exported import make_checkpoint
+
+    return make_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_checkpoint: Path, small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See exported.make_exports."""
+    from exported import make_exports
+
+    return make_exports(tiny_checkpoint, small_data / "test.csv", tmp_path_factory.mktemp("exported"))
+
+
 @pytest.fixture
 def harmful_videos(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading a video hangs with the GIL held, crashes or ends the process if its name begins with that word."""

@@ -14,9 +14,9 @@ ALLOWED = {  # what a part may import besides the standard library
     "models": {"torch", "pytorchvideo", "a2video.models"},
     "data": {"torch", "numpy", "av", "decord", "torchcodec", "PIL", "a2video.data", "a2video.errors"},
     "inference": {
-        *("torch", "numpy", "av", "PIL", "tqdm", "starlette", "uvicorn", "a2video.data", "a2video.models"),
-        *("a2video.atomic", "a2video.errors", "a2video.html_charts", "a2video.html_page", "a2video.inference"),
-        "a2video.provenance",
+        *("torch", "numpy", "safetensors", "av", "PIL", "tqdm", "starlette", "uvicorn"),
+        *("a2video.data", "a2video.models", "a2video.inference", "a2video.errors", "a2video.atomic"),
+        *("a2video.html_charts", "a2video.html_page", "a2video.provenance"),
     },
     "augment.py": {"torch", "numpy", "kornia", "a2video.errors"},
     "schedules.py": {"a2video.errors"},

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -27,12 +29,15 @@ class TorchBackend(Backend):
         network: normalised clips (B, 3, T, H, W) -> logits (B, num_classes).
         preprocessing: whose normalisation the network expects.
         device: "auto" takes a GPU when there is one; otherwise any torch device, such as "cpu" or "cuda:1".
+        num_threads: of the CPU; torch.get_num_threads() when None.
 
     Raises:
         InputError: the device cannot be used.
     """
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, device: str = "auto") -> None:
+    def __init__(
+        self, network: nn.Module, preprocessing: Preprocessing, device: str = "auto", num_threads: int | None = None
+    ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
@@ -42,8 +47,24 @@ class TorchBackend(Backend):
             raise InputError(f"device {device!r} cannot be used ({reason}): choose auto, cpu or a GPU") from error
         self.preprocessing = preprocessing
         self.device = torch.device(device)
+        self.num_threads = num_threads
 
     @torch.inference_mode()
     def __call__(self, clips: Tensor) -> Tensor:
         """See Backend."""
-        return score_views(self.network, self.preprocessing, clips.to(self.device)).float().cpu()
+        with _threads(self.num_threads):
+            return score_views(self.network, self.preprocessing, clips.to(self.device)).float().cpu()
+
+
+@contextmanager
+def _threads(num_threads: int | None) -> Iterator[None]:
+    """Lets torch compute with that many threads for a while."""
+    before = torch.get_num_threads()
+    if num_threads is None or num_threads == before:
+        yield
+        return
+    torch.set_num_threads(num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -16,8 +16,8 @@ from a2video.data.readers import ArrayReader, VideoReader, open_video
 from a2video.data.transforms import Preprocessing
 from a2video.data.views import View, draw_clips, even_views, read_clips, reading
 from a2video.inference.backends import Backend, TorchBackend
+from a2video.inference.loading import load
 from a2video.inference.scoring import average_views
-from a2video.inference.weights import load_trained
 
 Files: TypeAlias = list[str] | list[Path] | tuple[str | Path, ...]
 Ranked: TypeAlias = tuple[tuple[str, float], ...]
@@ -78,20 +78,30 @@ class VideoClassifier:
         self.preprocessing = preprocessing
 
     @classmethod
-    def load(cls, checkpoint: str | Path, device: str = "auto", network: nn.Module | None = None) -> VideoClassifier:
-        """Loads a network, its classes and its preprocessing from a file alone, executing nothing in it.
+    def load(
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        network: nn.Module | None = None,
+        backend: str = "auto",
+        num_threads: int | None = None,
+    ) -> VideoClassifier:
+        """Loads a network, its classes and its preprocessing from a file, executing nothing in it.
 
         Args:
-            checkpoint: a file that `a2video fit` wrote.
+            path: a checkpoint that `a2video fit` wrote, or the .safetensors, .onnx or .xml file of `a2video export`.
             device: "auto" takes a GPU when there is one; otherwise any torch device, such as "cpu" or "cuda:1".
+                Exported networks compute on the CPU, ONNX Runtime on "cuda" too.
             network: a network of your own, to take the checkpoint's weights; built by a2video when None.
+            backend: "torch", "onnxruntime" or "openvino"; "auto" takes torch for checkpoints and .safetensors, ONNX
+                Runtime for .onnx, OpenVINO for .xml. OpenVINO reads .onnx too.
+            num_threads: of the CPU; torch.get_num_threads() when None, which is what OMP_NUM_THREADS says.
 
         Raises:
-            InputError: the file is no such checkpoint, or holds a network that a2video did not build.
+            InputError: the file is no such file, holds a network that a2video did not build, or does not fit the
+                device or the backend, whose package may be missing.
         """
-        trained = load_trained(checkpoint, network)
-        backend = TorchBackend(trained.network, trained.preprocessing, device)
-        return cls(backend, trained.class_names, trained.preprocessing)
+        return cls(*load(path, device, network, backend, num_threads))
 
     @property
     def network(self) -> nn.Module:

@@ -40,7 +40,7 @@ def run(options: Namespace) -> int:
     sources = find_videos(options.videos, options.shard)
     if options.annotate is not None and len(sources) != 1:
         raise InputError(f"--annotate writes one video, but {len(sources)} were given: give one")
-    classifier = VideoClassifier.load(options.checkpoint, options.device)
+    classifier = _load(options)
     results = _results(options)
     try:
         to_do = [source for source in sources if not results.is_done(source.path)]
@@ -53,6 +53,11 @@ def run(options: Namespace) -> int:
     return _conclude(options, results, len(sources), len(to_do), num_failed)
 
 
+def _load(options: Namespace) -> VideoClassifier:
+    o = options
+    return VideoClassifier.load(o.checkpoint, o.device, backend=o.backend, num_threads=o.num_threads)
+
+
 def _live(options: Namespace) -> int:
     if len(options.videos) > 1:
         raise InputError(f"{len(options.videos)} videos were given, and one is a camera or a stream: give it alone")
@@ -61,7 +66,7 @@ def _live(options: Namespace) -> int:
         if getattr(options, name) != default:
             raise InputError(f"--{name.replace('_', '-')} is for files: a live video gives text or --json")
     every = 1.0 if options.every_seconds is None else options.every_seconds
-    classifier = VideoClassifier.load(options.checkpoint, options.device)
+    classifier = _load(options)
     show = live_json if options.json else live_text
 
     def write(prediction: LivePrediction) -> None:
@@ -103,7 +108,9 @@ def _results(options: Namespace) -> Results:
     if options.out.suffix not in (".json", ".jsonl", ".csv"):
         raise InputError(f"--out {options.out}: results go to a file that ends in .jsonl or .csv")
     options.csv, options.json = options.out.suffix == ".csv", options.out.suffix != ".csv"
-    model = f"{options.checkpoint.name} {file_sha256(options.checkpoint)[:12]}"
+    identity = options.checkpoint  # or what stands beside an exported network, with the checksums of all its files
+    identity = identity if identity.suffix == ".ckpt" else identity.with_suffix(".json")
+    model = f"{options.checkpoint.name} {file_sha256(identity)[:12]}"
     return Results(_format(options), options.out, model, options.overwrite)
 
 

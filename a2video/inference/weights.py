@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from a2video.data.transforms import Preprocessing
 from a2video.errors import InputError
+from a2video.inference.description import read_exported
 from a2video.models.description import build
 from a2video.models.inflate import read_torch_file
 
@@ -35,15 +36,18 @@ class Trained:
 
 
 def load_trained(path: str | Path, network: nn.Module | None = None) -> Trained:
-    """Rebuilds a network, its classes and its preprocessing from a checkpoint alone.
+    """Rebuilds a network, its classes and its preprocessing from a checkpoint, or from weights with a description.
 
     Args:
-        path: a file that `a2video fit` wrote.
+        path: a file that `a2video fit` wrote, or a .safetensors file that `a2video export` wrote.
         network: a network of your own, to take the checkpoint's weights; built by a2video when None.
 
     Raises:
-        InputError: the file is no such checkpoint, or holds a network that a2video did not build.
+        InputError: the file is no such file, or holds a network that a2video did not build.
     """
+    if Path(path).suffix == ".safetensors":
+        description, contents = read_exported(path)
+        return _trained(path, description.about, _tensors(path, contents[".safetensors"]), network)
     content = read_checkpoint(path)
     return _trained(path, content[CHECKPOINT_KEY], network_weights(content), network)
 
@@ -67,6 +71,21 @@ def _trained(
         reason = " ".join(str(error).split())
         raise InputError(f"{path} does not fit this version of a2video: {reason}") from error
     return Trained(network, class_names, preprocessing)
+
+
+def _tensors(path: str | Path, content: bytes) -> dict[str, Tensor]:
+    """The tensors by name in a safetensors file.
+
+    Raises:
+        InputError: it is none.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"{path} holds no safetensors ({error}): export it again") from error
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
