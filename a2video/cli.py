@@ -142,7 +142,7 @@ def _add_classify(classify: argparse.ArgumentParser) -> None:
     add(
         "checkpoint",
         type=Path,
-        help="a .ckpt file of `a2video fit`, or a .safetensors, .onnx or .xml of `a2video export`",
+        help="a .ckpt file of `a2video fit`, or what `a2video export` wrote",
     )
     sources = (
         "files, folders, patterns ('clips/**/*.mp4'), lists (.txt, .csv); or one camera (0) or stream (rtsp://...)"
