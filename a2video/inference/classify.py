@@ -20,8 +20,9 @@ from a2video.data.watched_loader import WatchedLoader
 from a2video.errors import InputError
 from a2video.inference.annotate import annotate
 from a2video.inference.classifier import Prediction, VideoClassifier
+from a2video.inference.formats import Csv, Format, Json, SegmentCsv, Text, live_json, live_text, srt
 from a2video.inference.live_source import is_live
-from a2video.inference.outputs import Csv, Format, Json, Results, SegmentCsv, Text, live_json, live_text, srt
+from a2video.inference.outputs import Results
 from a2video.inference.sources import Source, find_videos
 from a2video.inference.streams import LivePrediction, watch
 from a2video.inference.timeline import Timeline, timeline

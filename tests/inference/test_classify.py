@@ -17,7 +17,8 @@ from conftest import moving_square, write_video
 
 from a2video import InputError, VideoClassifier, open_video
 from a2video.cli import main
-from a2video.inference.outputs import Json, Results
+from a2video.inference.formats import Json
+from a2video.inference.outputs import Results
 from a2video.inference.sources import find_videos
 from a2video.score_files import read_scores
 from a2video.scores import VIDEO
@@ -137,6 +138,7 @@ def test_csv_and_shards(trained: Path, folder: Path, tmp_path: Path) -> None:
         ('{"path": "a", "predictions": [], "model": "other 123"}\n', "has results of the model other 123"),
         ('{"path": "a", "segments": [], "model": "best.ckpt x"}\n', "expected a JSON object with path, predictions"),
         ("important notes\n", "line 1: expected a JSON object"),
+        ("important notes", "which was not written by this command"),
         ("\udcff\n", "line 1|decode|invalid"),
     ],
 )
@@ -160,6 +162,32 @@ def test_one_process_a_file(trained: Path, folder: Path, tmp_path: Path, capsys:
     assert classify(trained / "best.ckpt", folder, "--out", tmp_path / "r.jsonl") == 2
     assert "is being written by another process" in capsys.readouterr().err
     first.close()
+
+
+def test_a_full_disk(trained: Path, folder: Path, tmp_path: Path) -> None:
+    code = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))
+from a2video.cli import main
+main(["classify", {str(trained / "best.ckpt")!r}, {str(folder)!r}, "--out", {str(tmp_path / "r.jsonl")!r}])
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        error = process.stderr.read()
+    assert process.returncode == 2
+    assert "r.jsonl cannot be written (File too large): make room" in error
+    assert "Traceback" not in error
+    classify(trained / "best.ckpt", folder, "--out", tmp_path / "r.jsonl")
+    assert [row["path"] for row in read_json(tmp_path / "r.jsonl")] == [str(folder / name) for name in NAMES]
+
+
+def test_overwrite_waits_for_the_lock_too(trained: Path, folder: Path, tmp_path: Path) -> None:
+    first = Results(Json(None), tmp_path / "r.jsonl", "m")
+    first.error("a.mp4", "x")
+    assert classify(trained / "best.ckpt", folder, "--out", tmp_path / "r.jsonl", "--overwrite") == 2
+    first.close()
+    assert [row["path"] for row in read_json(tmp_path / "r.jsonl")] == ["a.mp4"]
 
 
 def test_killed_in_the_middle_and_given_again(trained: Path, folder: Path, tmp_path: Path) -> None:
