@@ -1,18 +1,21 @@
 """How quickly an exported network computes a clip, beside eager torch.
 
-    python benchmarks/inference.py        # ten minutes; writes results/inference.md
+    python benchmarks/inference.py        # three minutes; writes results/inference.md
 
 Clips go through the backends of VideoClassifier: uint8 in, logits out, so normalisation counts. One clip at a time,
 each backend in turn in every round; "times as quick" is the median over the rounds of torch's time by the backend's in
-the same round, which bears a busy machine. CPU time counts all threads. Networks have random weights with active
-attention blocks, and batch norms measured on blurred noise, so their results are no trained network's: 16 and 8 bits
-show here what they gain in time; what they cost in accuracy is for `a2video export --check LIST` to say.
+the same round. CPU time counts all threads. One thread bears a busy machine; of two, which must meet after each layer,
+one waits while the machine does other work, torch's more than the others: such rows count only from an idle machine.
+Networks have random weights with active attention blocks, and batch norms measured on blurred noise, so their results
+are no trained network's: 16 and 8 bits show here what they gain in time; what they cost in accuracy is for
+`a2video export --check LIST` to say.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -109,7 +112,10 @@ def measure(name: str, num_threads: int, num_rounds: int, folder: Path) -> list[
         has_same = torch.equal(logits[key].topk(5).indices, logits["torch"].topk(5).indices)
         used = [f"{statistics.median(kind) * 1e3:.1f}" for kind in (cpu, clock)]
         ends = [f"{ratio:.2f}x" for ratio in ratios]
-        rows.append([f"{name}, {num_threads} threads", key, *used, *ends, f"{gap:.0e}", "yes" if has_same else "no"])
+        load = f"load {os.getloadavg()[0]:.1f}"
+        rows.append(
+            [f"{name}, {num_threads} threads ({load})", key, *used, *ends, f"{gap:.0e}", "yes" if has_same else "no"]
+        )
         print(" | ".join(rows[-1]), flush=True)
     return rows
 
