@@ -15,7 +15,7 @@ import torch
 from a2video.cli import main
 from a2video.data.protocols import Dense, MfnetUcf101, Protocol
 from a2video.data.transforms import Preprocessing
-from a2video.data.views import load_views
+from a2video.data.views import View, load_views
 from a2video.datamodule import VideoDataModule
 from a2video.inference.classifier import VideoClassifier
 from a2video.inference.scoring import score_views
@@ -89,7 +89,7 @@ def test_test_and_predict_take_the_protocol(
         (["=Uniform", ".num_clip=4"], "Option 'num_clip' is not accepted"),
         (["=Uniform", ".num_clips=0"], "num_clips >= 1, got 4 and 0"),
         (["=Uniform", ".num_crops=5"], "num_crops must be 1 or 3, got 5"),
-        (["=Uniform", ".average=median"], "['probs', 'logits']. Got value: median"),
+        (["=Uniform", ".average=median"], "average: expected probs, logits, found 'median'"),
         (["=Dense", ".window_stride=0"], "window_stride must be at least 1, got 0"),
         (["=a2video.data.protocols.Unform"], "has no attribute 'Unform'"),
     ],
@@ -120,6 +120,6 @@ def test_validation_keeps_its_one_view_and_batches_fit_the_views(small_data: Pat
         data.setup("test")
         (val,) = list(data.val_dataloader())
         assert val["clips"].shape == (4, 1, 3, 4, 24, 24)
-        assert val["views"] == [[(0, 0, 8, 14)]] * 4
+        assert val["views"] == [[View(0, 0, 8, 14)]] * 4
         sizes[protocol] = [tuple(batch["clips"].shape[:2]) for batch in data.test_dataloader()]
     assert list(sizes.values()) == [[(2, 7), (2, 7), (1, 7)], [(1, 4)] * 5]
