@@ -17,7 +17,7 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> Path:
     Raises:
         InputError: the disk is full, or the folder may not be written to.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name[:40]}.{os.getpid()}.part")  # a name has its limit
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(part)

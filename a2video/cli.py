@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import math
 import os
 import re
 import sys
@@ -32,6 +34,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     A fit that SIGTERM has ended, its checkpoint saved, exits with status 143.
     """
     args = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal's encoding does not have
     try:
         if args and args[0] in LIGHTNING_COMMANDS:
             from a2video.lightning_cli import run
@@ -151,16 +156,16 @@ def _add_classify(classify: argparse.ArgumentParser) -> None:
     form.add_argument("--json", action="store_true", help="a JSON object a line: all classes, and each clip's best")
     form.add_argument("--csv", action="store_true", help="a table")
     form.add_argument("--out", type=Path, metavar="FILE", help=".jsonl or .csv, appended to: what it has is not redone")
-    add("--overwrite", action="store_true", help="begin --out (or --srt) anew")
+    add("--overwrite", action="store_true", help="replace what is in --out, --srt or --annotate")
     add("--top", type=_positive, metavar="K", help="classes to print (default: 5; all in JSON)")
     add("--shard", type=_shard, default=(1, 1), metavar="K/N", help="only the K-th of N parts, such as 3/16")
     add("--num-workers", type=_positive, metavar="N", help="processes that decode; one that hangs or dies is replaced")
     add("--time-limit-seconds", type=_positive, metavar="S", help="for a worker to read one video (default: 60)")
     add("--timeline", action="store_true", help="what happens when: segments with start, end, class and confidence")
-    add("--stride-seconds", type=float, metavar="S", help="between a timeline's windows (default: half a window)")
+    add("--stride-seconds", type=_seconds, metavar="S", help="between a timeline's windows (default: half a window)")
     add("--srt", type=Path, metavar="FOLDER", help="the timelines as subtitles NAME.srt, for video players")
-    add("--annotate", type=Path, metavar="FILE.mp4", help="the timeline drawn on a copy of the one video")
-    add("--every-seconds", type=float, metavar="S", help="between the answers to a live video (default: 1)")
+    add("--annotate", type=Path, metavar="FILE.mp4", help="the one video with the three best classes drawn on it")
+    add("--every-seconds", type=_seconds, metavar="S", help="between the answers to a live video (default: 1)")
     add("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, ...")
     add("--backend", default="auto", help="auto (by the file's suffix), torch, onnxruntime or openvino")
     add("--num-threads", type=_positive, metavar="N", help="of the network on a CPU (default: as OMP_NUM_THREADS says)")
@@ -187,6 +192,16 @@ def _add_export(export: argparse.ArgumentParser) -> None:
         export.add_argument(name, nargs="+", default=[], metavar="LIST|VIDEO", help=purpose)
     export.add_argument("--overwrite", action="store_true", help="replace files that exist")
     export.set_defaults(run=_export)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds, such as 0.5, found {text!r}")
+    return seconds
 
 
 def _positive(text: str) -> int:
@@ -226,7 +241,9 @@ def _serve(options: argparse.Namespace) -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("starlette", "uvicorn"):
             raise
-        raise InputError(f'a2video serve needs {error.name}: pip install "a2video[web]"') from error
+        from a2video.inference.packages import missing
+
+        raise InputError(missing(error.name, "web")) from error
 
     o = options
     serve(o.checkpoint, o.host, o.port, o.max_megabytes, o.max_seconds, o.device)

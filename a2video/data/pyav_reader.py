@@ -29,13 +29,12 @@ from a2video.data.packet_index import (
     stated_bytes,
     time_base_of,
 )
-from a2video.data.readers import Frames, StartOverError, VideoError, VideoReader, existing_file
+from a2video.data.readers import MAX_PIXELS, Frames, StartOverError, VideoError, VideoReader, existing_file
 
 # What FFmpeg may open: self-contained files; no playlists, which name other files, and no devices.
 ALLOWED_FORMATS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,flv,asf,ogg,gif,ivf,mxf,nut"
 # Decoders that can leave out pictures which no other refers to, without a change to any other picture.
 SKIPPING_CODECS = {"h264", "mpeg4"}
-MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers claim more, and decoders believe them
 OPTIONS = {"max_pixels": str(MAX_PIXELS)}  # of the decoder here and of the one that FFmpeg uses when opening
 NO_PROBE = {"skip_frame": "all"}  # for the decoder that FFmpeg uses when opening
 # Most decoders mark damaged frames or raise an error; some do only when asked to, and some only write to the log.

@@ -18,6 +18,7 @@ from a2video.errors import InputError
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 
+MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers claim more, and decoders believe them
 CHUNK_BYTES = 2 << 20  # full-size frames resized together
 
 Frames = NDArray[np.uint8]
@@ -241,6 +242,8 @@ class ImageReader(VideoReader):
         self.path = Path(path)
         try:
             with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels, and the most is {MAX_PIXELS:,}")
                 upright = ImageOps.exif_transpose(image)
                 if upright.mode.startswith("I"):  # 16 bits gray, which convert() would clip instead of scale
                     upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))

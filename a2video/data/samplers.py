@@ -16,6 +16,8 @@ Short: TypeAlias = Literal["loop", "repeat_last", "error"]
 
 TIME_TOLERANCE = 1.01e-3  # seconds: Matroska and FLV round times to milliseconds, the first frame's too
 
+MAX_TICKS = 1 << 24  # of a video seen at another rate: 6 days at 30 in a second; damaged time stamps claim more
+
 
 def span(num_frames: int, frame_stride: int) -> int:
     """Source frames from a clip's first frame to its last, both counted: span(8, 8) = 57."""
@@ -37,6 +39,8 @@ def frames_at_rate(times: Times, target_fps: float) -> IntArray:
     period = float(times[-1]) / (len(times) - 1)
     tolerance = min(TIME_TOLERANCE, period / 4)
     num_ticks = max(1, int(np.ceil((times[-1] + period - tolerance) * target_fps)))
+    if num_ticks > MAX_TICKS:
+        raise ValueError(f"lasts {times[-1]:.0f} seconds by its time stamps, too long to be seen at {target_fps:g} fps")
     ticks = np.arange(num_ticks) / target_fps
     return np.maximum(np.searchsorted(times, ticks + tolerance, side="right") - 1, 0)
 

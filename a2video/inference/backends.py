@@ -43,7 +43,7 @@ class TorchBackend(Backend):
         try:
             self.network = network.to(device).eval()
         except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
+            reason = str(error).splitlines()[0].partition(", ")[0]  # torch may go on with all devices it has heard of
             raise InputError(f"device {device!r} cannot be used ({reason}): choose auto, cpu or a GPU") from error
         self.preprocessing = preprocessing
         self.device = torch.device(device)

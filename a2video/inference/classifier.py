@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from a2video.data.readers import ArrayReader, VideoReader, open_video
 from a2video.data.transforms import Preprocessing
 from a2video.data.views import View, draw_clips, even_views, read_clips, reading
+from a2video.errors import InputError
 from a2video.inference.backends import Backend, TorchBackend
 from a2video.inference.loading import load
 from a2video.inference.scoring import average_views
@@ -135,6 +136,8 @@ class VideoClassifier:
             InputError: the frames are no frames, or their fps is missing.
         """
         if isinstance(video, str | Path):
+            if fps is not None:
+                raise InputError(f"fps is for frames in memory; {video} has its own: leave it out")
             with reading(video), open_video(video) as reader:
                 return self.classify(reader)
         if isinstance(video, np.ndarray | Tensor):
@@ -150,13 +153,24 @@ class VideoClassifier:
 
     def predict(self, path: str, pixels: Tensor, views: Sequence[View]) -> Prediction:
         """What becomes of timed views uint8 (V, 3, T, H, W) of a video, in the order of its clips."""
-        logits = self.backend(pixels)
+        logits = self.score(pixels)
         clips = []
         for same in torch.split(torch.arange(len(views)), self.preprocessing.num_crops):
             seconds = views[int(same[0])].seconds
             assert seconds is not None
             clips.append(ClipPrediction(*seconds, self.rank(average_views(logits[same], "probs"))))
         return Prediction(path, self.rank(average_views(logits, "probs")), tuple(clips))
+
+    def score(self, clips: Tensor) -> Tensor:
+        """Logits float32 (N, num_classes) of uint8 clips (N, 3, T, H, W).
+
+        Raises:
+            InputError: the network gives something that is no number.
+        """
+        logits = self.backend(clips)
+        if not bool(logits.isfinite().all()):
+            raise InputError("the network's logits are not finite: its weights are damaged, or were trained to be so")
+        return logits
 
     def rank(self, probs: Tensor) -> Ranked:
         """(class name, probability) from probabilities (K,), the most probable first."""

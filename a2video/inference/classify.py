@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,9 +18,10 @@ from a2video.data.readers import VideoError
 from a2video.data.video_list import NO_LABEL, VideoList
 from a2video.data.views import even_views
 from a2video.data.watched_loader import WatchedLoader
-from a2video.errors import InputError
-from a2video.inference.annotate import annotate
+from a2video.errors import InputError, Interrupted
+from a2video.inference.annotate import annotate, check_copy
 from a2video.inference.classifier import Prediction, VideoClassifier
+from a2video.inference.description import FILES, beside
 from a2video.inference.formats import Csv, Format, Json, SegmentCsv, Text, live_json, live_text, srt
 from a2video.inference.live_source import is_live
 from a2video.inference.outputs import Results
@@ -41,14 +43,19 @@ def run(options: Namespace) -> int:
     sources = find_videos(options.videos, options.shard)
     if options.annotate is not None and len(sources) != 1:
         raise InputError(f"--annotate writes one video, but {len(sources)} were given: give one")
+    if options.srt is not None and options.srt.exists() and not options.srt.is_dir():
+        raise InputError(f"--srt {options.srt} is a file: give a folder for NAME.srt")
     classifier = _load(options)
     results = _results(options)
     try:
-        to_do = [source for source in sources if not results.is_done(source.path)]
-        if options.srt is not None:
-            files = _srt_files(options.srt, sources)
-            to_do = [source for source in to_do if options.overwrite or not files[source].exists()]
+        to_do = [source for source in sources if _lacks(options, source, results)]
+        _keep_what_is_there(options, to_do, results)
         num_failed = (_timelines if _along_time(options) else _predictions)(options, classifier, to_do, results)
+    except KeyboardInterrupt:
+        again = ""
+        if options.out is not None:
+            again = f": {len(results.done):,} of {len(sources):,} videos are in {options.out}, the same command goes on"
+        raise Interrupted(f"interrupted{again}", 130) from None
     finally:
         results.close()
     return _conclude(options, results, len(sources), len(to_do), num_failed)
@@ -75,7 +82,7 @@ def _live(options: Namespace) -> int:
 
     summary = watch(classifier, options.videos[0], show=write, every_seconds=every)
     print(summary, file=sys.stderr)
-    return 0
+    return int(summary.num_clips == 0)
 
 
 def _along_time(options: Namespace) -> bool:
@@ -91,8 +98,14 @@ def _check(options: Namespace) -> None:
         raise InputError("--stride-seconds is the stride of a timeline: add --timeline")
     if options.every_seconds is not None and not any(map(is_live, options.videos)):
         raise InputError("--every-seconds is for cameras and streams: leave it out")
-    if options.overwrite and options.out is None and options.srt is None:
-        raise InputError("--overwrite replaces the results in --out or --srt: give one of them")
+    if options.annotate is not None:
+        check_copy(options.annotate, options.overwrite)
+    if options.out is not None:
+        for given in (options.checkpoint, *options.videos):
+            if options.out.exists() and os.path.exists(given) and options.out.samefile(given):  # noqa: PTH110
+                raise InputError(f"--out {options.out} is to be read too, and would be changed: choose another file")
+    if options.overwrite and options.out is None and options.srt is None and options.annotate is None:
+        raise InputError("--overwrite replaces what is in --out, --srt or --annotate: give one of them")
 
 
 def _format(options: Namespace) -> Format:
@@ -110,7 +123,7 @@ def _results(options: Namespace) -> Results:
         raise InputError(f"--out {options.out}: results go to a file that ends in .jsonl or .csv")
     options.csv, options.json = options.out.suffix == ".csv", options.out.suffix != ".csv"
     identity = options.checkpoint  # or what stands beside an exported network, with the checksums of all its files
-    identity = identity if identity.suffix == ".ckpt" else identity.with_suffix(".json")
+    identity = beside(identity) if identity.suffix in FILES else identity
     model = f"{options.checkpoint.name} {file_sha256(identity)[:12]}"
     return Results(_format(options), options.out, model, options.overwrite)
 
@@ -167,8 +180,26 @@ def _write(options: Namespace, source: Source, line: Timeline, results: Results)
             annotate(line, options.annotate, show)
     if options.srt is not None:
         write_text(_srt_file(options.srt, source), srt(line))
-    if options.srt is None or options.out is not None:
+    if (options.srt is None or options.out is not None) and not results.is_done(source.path):
         results.timeline(line)
+
+
+def _lacks(options: Namespace, source: Source, results: Results) -> bool:
+    """Whether something that is asked for is not there yet."""
+    if not results.is_done(source.path):
+        return True
+    if options.srt is not None and not _srt_file(options.srt, source).exists():
+        return True
+    return options.annotate is not None and (options.overwrite or not options.annotate.exists())
+
+
+def _keep_what_is_there(options: Namespace, to_do: Sequence[Source], results: Results) -> None:
+    """Raises InputError where subtitles would be replaced that are not of this run, as far as one can tell."""
+    if options.srt is None:
+        return
+    for file in _srt_files(options.srt, to_do).values():
+        if file.exists() and not (options.overwrite or results.done):  # a run that goes on may have written it already
+            raise InputError(f"{file} exists: choose another place, or replace it by --overwrite")
 
 
 def _srt_files(folder: Path, sources: Sequence[Source]) -> dict[Source, Path]:
@@ -204,8 +235,12 @@ def _share(what: str) -> Iterator[Callable[[float], None]]:
 
 
 def _conclude(options: Namespace, results: Results, num_sources: int, num_done: int, num_failed: int) -> int:
-    files = [str(path) for path in (options.out, options.srt, options.annotate) if path is not None]
-    if num_sources == 0:
+    files = [str(path) for path in (options.out, options.srt, options.annotate) if path is not None and path.exists()]
+    if num_done == 0 and num_sources:
+        unreadable = f", {results.num_errors} of them not readable (delete their lines to try again)"
+        has = f"{options.out} has {'it' if num_sources == 1 else f'all {num_sources:,} videos'}"
+        print(f"nothing to do: {has}{unreadable if results.num_errors else ''}", file=sys.stderr)
+    elif num_sources == 0:
         k, n = options.shard
         print(f"part {k} of {n} has no video", file=sys.stderr)
     elif files or num_done >= NUM_SHOWN:
@@ -213,7 +248,7 @@ def _conclude(options: Namespace, results: Results, num_sources: int, num_done: 
         kept = f", {before} were done before" if before else ""
         if results.num_errors:
             kept += f" ({results.num_errors} of them not readable; delete their lines to try again)"
-        where = f"; wrote {', '.join(files)}" if files else ""
+        where = f"; results are in {', '.join(files)}" if files else ""
         print(f"{num_done - num_failed} of {num_done} videos classified{kept}{where}", file=sys.stderr)
     if num_failed:
         print(f"{num_failed} of {num_done} videos could not be read", file=sys.stderr)

@@ -109,6 +109,11 @@ class Description:
             raise InputError(f"{path} does not describe a network ({' '.join(str(error).split())})") from error
 
 
+def beside(path: Path) -> Path:
+    """Where the description of a network lies: model.onnx.json for model.onnx."""
+    return path.with_name(path.name + ".json")
+
+
 def read_exported(path: str | Path) -> tuple[Description, dict[str, bytes]]:
     """An exported network: its description, and the content of its files by their suffixes.
 
@@ -119,7 +124,7 @@ def read_exported(path: str | Path) -> tuple[Description, dict[str, bytes]]:
     suffixes = FILES[path.suffix]
     if not path.is_file():
         raise InputError(f"{path} does not exist: give a network that `a2video export` wrote")
-    description = Description.from_json(path.with_suffix(".json"), suffixes)
+    description = Description.from_json(beside(path), suffixes)
     contents = {}
     for suffix in suffixes:
         file = path.with_suffix(suffix)
@@ -129,7 +134,7 @@ def read_exported(path: str | Path) -> tuple[Description, dict[str, bytes]]:
             raise InputError(f"{file} cannot be read ({error.strerror}): it is part of the network") from error
         if hashlib.sha256(contents[suffix]).hexdigest() != description.sha256[suffix]:
             raise InputError(
-                f"{file} is damaged, or not the file that {path.with_suffix('.json').name} describes (its sha256 "
+                f"{file} is damaged, or not the file that {beside(path).name} describes (its sha256 "
                 "differs): export again"
             )
     return description, contents

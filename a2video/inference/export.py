@@ -16,7 +16,7 @@ from a2video.errors import InputError
 from a2video.inference import converters
 from a2video.inference.backends import TorchBackend
 from a2video.inference.comparison import Comparison, Videos, compare, videos_of
-from a2video.inference.description import FILES, PRECISIONS, Description
+from a2video.inference.description import FILES, PRECISIONS, Description, beside
 from a2video.inference.loading import load
 from a2video.inference.weights import Trained, load_trained
 
@@ -42,7 +42,7 @@ def export(
     Args:
         checkpoint: a file that `a2video fit` or `export` to torch wrote.
         target: "torch" (.safetensors), "onnx" (.onnx) or "openvino" (.xml and .bin).
-        out: the file, with that suffix; the description is the same name with .json.
+        out: the file, with that suffix; the description has its name and .json.
         precision: "float32"; "bfloat16" or "int8" for OpenVINO only.
         check: a list or folder of videos, or videos, to compare on; random clips when empty.
         calibrate: likewise, what int8 is calibrated on.
@@ -65,17 +65,17 @@ def export(
         sums = {suffix: hashlib.sha256(made.with_suffix(suffix).read_bytes()).hexdigest() for suffix in suffixes}
         network = getattr(trained.network, "description", None)
         description = Description(network, trained.class_names, trained.preprocessing, precision, sums)
-        made.with_suffix(".json").write_text(description.to_json(), encoding="utf-8")
+        beside(made).write_text(description.to_json(), encoding="utf-8")
         comparison = _compare(trained, made, videos)
         _refuse_other_results(out, precision, comparison)
         description = dataclasses.replace(description, check=comparison.to_dict())
-        made.with_suffix(".json").write_text(description.to_json(), encoding="utf-8")
+        beside(made).write_text(description.to_json(), encoding="utf-8")
     return comparison, files_of(out)
 
 
 def files_of(out: Path) -> list[Path]:
     """What a network consists of, the description last."""
-    return [out.with_suffix(suffix) for suffix in (*FILES[out.suffix], ".json")]
+    return [*(out.with_suffix(suffix) for suffix in FILES[out.suffix]), beside(out)]
 
 
 def _check_options(target: str, out: Path, precision: str, calibrate: Sources, overwrite: bool) -> None:

@@ -53,16 +53,16 @@ class Text(Format):
 
     def prediction(self, prediction: Prediction, model: str) -> str:
         """The most probable classes."""
-        lines = [f"  {probability:7.2%}  {label}\n" for label, probability in prediction.ranked[: self.top]]
-        return "".join([f"{prediction.path}\n", *lines])
+        lines = [f"  {probability:7.2%}  {shown(label)}\n" for label, probability in prediction.ranked[: self.top]]
+        return "".join([f"{shown(prediction.path)}\n", *lines])
 
     def timeline(self, timeline: Timeline, model: str) -> str:
         """A line for each segment."""
         lines = [
-            f"  {clock(s.start_seconds)} - {clock(s.end_seconds)}  {s.confidence:7.2%}  {s.label}\n"
+            f"  {clock(s.start_seconds)} - {clock(s.end_seconds)}  {s.confidence:7.2%}  {shown(s.label)}\n"
             for s in timeline.segments
         ]
-        return "".join([f"{timeline.path}\n", *lines])
+        return "".join([f"{shown(timeline.path)}\n", *lines])
 
     def error(self, path: str, message: str, model: str) -> str:
         """Nothing: stderr has it."""
@@ -203,17 +203,18 @@ class SegmentCsv(Csv):
 
 def srt(timeline: Timeline) -> str:
     """The segments as SubRip subtitles, which players show over the video."""
-    blocks = [
-        f"{number}\n{srt_time(s.start_seconds)} --> {srt_time(s.end_seconds)}\n{s.label} ({s.confidence:.0%})\n"
-        for number, s in enumerate(timeline.segments, 1)
-    ]
+    blocks = []
+    for number, s in enumerate(timeline.segments, 1):
+        label = " ".join(s.label.split())  # an empty line would end the block
+        times = f"{srt_time(s.start_seconds)} --> {srt_time(s.end_seconds)}"
+        blocks.append(f"{number}\n{times}\n{label} ({s.confidence:.0%})\n")
     return "\n".join(blocks)
 
 
 def live_text(prediction: LivePrediction, top: int | None) -> str:
     """A line with the clock, the most probable classes, and how late the answer is."""
-    classes = "  ".join(f"{probability:6.1%} {label}" for label, probability in prediction.ranked[: top or 1])
-    late = f"{1000 * prediction.latency_seconds:.0f} ms late, {prediction.num_dropped} frames dropped"
+    classes = "  ".join(f"{probability:6.1%} {shown(label)}" for label, probability in prediction.ranked[: top or 1])
+    late = f"{1000 * prediction.latency_seconds:.0f} ms late, {prediction.num_dropped} frames in no clip"
     return f"{prediction.time:%H:%M:%S}  {classes}  ({late})"
 
 
@@ -246,7 +247,17 @@ def _line(path: str, model: str, **fields: Any) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
+def one_line(text: str) -> str:
+    r"""The same with line ends as \n and \r."""
+    return text.replace("\n", r"\n").replace("\r", r"\r")
+
+
+def shown(text: str) -> str:
+    """The same, with what is not to be shown as it is, such as orders to a terminal, spelled out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
+
+
 def _row(cells: Sequence[Any]) -> str:
     text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
+    csv.writer(text, lineterminator="\n").writerow([one_line(str(cell)) for cell in cells])
     return text.getvalue()

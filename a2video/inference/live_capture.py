@@ -14,7 +14,8 @@ import torch
 from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
-from a2video.data.pyav_reader import MAX_PIXELS, upright_rgb
+from a2video.data.pyav_reader import upright_rgb
+from a2video.data.readers import MAX_PIXELS
 from a2video.data.transforms import EvenCrops, Preprocessing
 from a2video.errors import InputError
 from a2video.inference.live_frames import FrameRing, RateMeter

@@ -13,7 +13,8 @@ from av.packet import Packet
 from av.video import VideoStream
 from av.video.frame import VideoFrame
 
-from a2video.data.pyav_reader import ALLOWED_FORMATS, EXPLODING_CODECS, MAX_PIXELS, OPTIONS
+from a2video.data.pyav_reader import ALLOWED_FORMATS, EXPLODING_CODECS, OPTIONS
+from a2video.data.readers import MAX_PIXELS
 from a2video.errors import InputError
 from a2video.inference.live_frames import Lag
 

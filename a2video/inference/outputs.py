@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from a2video.errors import InputError
 from a2video.inference.classifier import Prediction
-from a2video.inference.formats import Format
+from a2video.inference.formats import Format, one_line
 from a2video.inference.timeline import Timeline
 
 
@@ -60,34 +61,33 @@ class Results:
 
     def prediction(self, prediction: Prediction) -> None:
         """Of one video."""
-        self._write(self.format.prediction(prediction, self.model))
+        self._write(prediction.path, self.format.prediction(prediction, self.model))
 
     def timeline(self, timeline: Timeline) -> None:
         """Of one video."""
-        self._write(self.format.timeline(timeline, self.model))
+        self._write(timeline.path, self.format.timeline(timeline, self.model))
 
     def error(self, path: str, message: str) -> None:
         """Of a video that could not be read."""
-        self._write(self.format.error(path, message, self.model))
+        self._write(path, self.format.error(path, message, self.model))
 
     def is_done(self, path: str) -> bool:
         """Whether the file has this video."""
-        return _writable(path) in self.done
+        return _key(path) in self.done
 
     def close(self) -> None:
         """Ends the file."""
         if self._file is not None:
-            with suppress(OSError):  # what could not be written has been told
-                self._file.close()
+            self._file.close()
 
-    def _write(self, text: str) -> None:
+    def _write(self, path: str, text: str) -> None:
         if self._file is None:
             sys.stdout.write(_writable(text))
             sys.stdout.flush()
             return
         try:
-            self._file.write(_writable(text).encode())
-            self._file.flush()
+            _append(self._file.fileno(), _writable(text).encode())
+            self.done.add(_key(path))
         except OSError as error:
             reason = error.strerror or error
             raise InputError(
@@ -115,13 +115,29 @@ class Results:
             for video, model, is_error in self.format.rows(chain([first], lines)) if first is not None else ():
                 if model != self.model:
                     raise ValueError(f"has results of the model {model}, and this one is {self.model}")
-                self.done.add(_writable(video))
+                self.done.add(_key(video))
                 self.num_errors += is_error
         except ValueError as error:
             raise InputError(f"{path} {error}: choose another --out, or begin it anew by --overwrite") from None
         file.truncate(end)
         if not end:
-            file.write(self.format.header.encode())
+            _append(file.fileno(), self.format.header.encode())
+
+
+def _append(descriptor: int, data: bytes) -> None:
+    """Writes all of it or, where that fails, nothing."""
+    end = os.fstat(descriptor).st_size
+    try:
+        while data:
+            data = data[os.write(descriptor, data) :]
+    except OSError:
+        os.ftruncate(descriptor, end)
+        raise
+
+
+def _key(path: str) -> str:
+    """What a video is known by, whether it is read from JSON or from a table, whose cells have no line ends."""
+    return one_line(_writable(path))
 
 
 def _writable(text: str) -> str:

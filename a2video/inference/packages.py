@@ -23,7 +23,13 @@ def optional_package(name: str, extra: str) -> Any:
         with _without_telemetry():
             return importlib.import_module(name)
     except ImportError as error:
-        raise InputError(f"{name} cannot be imported ({error}): pip install 'a2video[{extra}]'") from error
+        raise InputError(missing(name, extra)) from error
+
+
+def missing(name: str, extra: str) -> str:
+    """The sentence that says how to get a package."""
+    where = f'pip install "a2video[{extra}]", or in a clone: pip install -c constraints.txt ".[{extra}]"'
+    return f"this needs {name}, which cannot be imported: {where}"
 
 
 @contextmanager

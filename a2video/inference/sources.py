@@ -48,7 +48,7 @@ def find_videos(arguments: Sequence[str], shard: tuple[int, int] = (1, 1)) -> li
             raise InputError(f"{argument}: no video and no picture found: give files, folders, patterns or lists")
         for source in sources:
             if _hash(source.name) % num_shards == number - 1:
-                found.setdefault(source.path, source)
+                found.setdefault(os.path.abspath(source.path), source)  # noqa: PTH100 (a Path takes long to make)
     return list(found.values())
 
 
@@ -80,6 +80,8 @@ def _find(argument: str) -> Iterator[Source]:
 
 def _folders_below(folder: str, folders: Folders) -> Iterator[str]:
     """The folder and all visible ones below it, sorted; links to folders are not followed, for they may lead back."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(f"{folder} may not be read: give the folders that may, or let it be read")
     yield folder
     for name in folders.visible_folders(folder):
         below = join(folder, name)

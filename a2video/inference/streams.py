@@ -28,7 +28,8 @@ class LivePrediction:
         ranked: (class name, probability) of every class, the most probable first; of this clip alone.
         latency_seconds: from the arrival of the clip's newest frame here to the answer, decoding, waiting and the
             network included; what the camera, the encoder and the network cable took before is not known here.
-        num_dropped: frames so far that came and went without a clip that spans them.
+        num_dropped: frames so far that came and went without a clip that spans them: no answer was due yet, or the
+            scoring or the decoding was too slow, or the stream broke off.
     """
 
     seconds: float
@@ -46,7 +47,7 @@ class LiveSummary:
         source: without its password.
         seconds: from the start to the end.
         num_frames: received.
-        num_dropped: of these, in no clip's span: the scoring or the decoding was too slow, or the stream broke off.
+        num_dropped: of these, in no clip's span; see LivePrediction.
         num_damaged: packets and frames left out, for they were damaged.
         num_reconnects: after the connection was lost.
         num_clips: scored.
@@ -66,8 +67,8 @@ class LiveSummary:
     def __str__(self) -> str:
         """One sentence."""
         counts = (
-            f"{self.num_frames} frames, {self.num_dropped} dropped, {self.num_damaged} damaged, "
-            f"{self.num_reconnects} reconnects, {self.num_clips} clips"
+            f"{self.num_frames} frames ({self.num_dropped} in no clip, {self.num_damaged} damaged), "
+            f"connected again {self.num_reconnects} times, {self.num_clips} clips"
         )
         latencies = ""
         if self.latencies is not None:
@@ -118,7 +119,7 @@ def watch(
         with capture:
             while (clip := capture.next_clip(due, start + max_seconds)) is not None:
                 due = time.monotonic() + every_seconds
-                ranked = classifier.rank(average_views(classifier.backend(clip.pixels), "probs"))
+                ranked = classifier.rank(average_views(classifier.score(clip.pixels), "probs"))
                 now = time.monotonic()
                 num_clips += 1
                 latencies.append(now - clip.arrival)

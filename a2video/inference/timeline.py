@@ -167,7 +167,7 @@ def timeline(
         stream_clips(video, clips, even_views(p)[1], scores.take)
         windows = seconds(video, clips)
         end = float(seconds(video, np.array([[len(video) - 1]]))[0, 1])
-    edges = np.append(np.arange(0, max(end - slot_seconds / 2, slot_seconds / 2), slot_seconds), end)
+        edges = np.append(np.arange(0, max(end - slot_seconds / 2, slot_seconds / 2), slot_seconds), end)
     return Timeline(str(path), classifier.class_names, windows, scores.finish(), edges)
 
 
@@ -196,7 +196,7 @@ class _Scores:
         """Scores what waits."""
         if not self.waiting:
             return
-        logits = self.classifier.backend(torch.cat(self.waiting))
+        logits = self.classifier.score(torch.cat(self.waiting))
         for part in torch.split(logits, len(self.waiting[0])):
             self.probs[self.num_done] = average_views(part, "probs").numpy()
             self.num_done += 1
@@ -212,7 +212,8 @@ class _Scores:
 
 def _stride(p: Preprocessing, video: VideoReader, stride_seconds: float | None) -> tuple[int, float]:
     """From one window to the next, in frames at the rate at which the network sees them, and in seconds."""
-    fps = p.target_fps or video.fps
+    last = float(video.times[-1])
+    fps = p.target_fps or ((len(video) - 1) / last if last > 0 else video.fps)  # as shown: a file may state anything
     if not fps:
         if stride_seconds is not None:
             raise InputError(f"{video.path} does not tell its frame rate: leave the stride to its default")

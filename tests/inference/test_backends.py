@@ -15,6 +15,7 @@ from exported import CLIPS, FILES, save_checkpoint
 
 from a2video import VideoClassifier
 from a2video.errors import InputError
+from a2video.inference.description import beside
 from a2video.inference.export import export
 from a2video.models import a2net_tiny
 
@@ -34,7 +35,7 @@ def refused(path: Path, **options: object) -> str:
 
 def describe(path: Path, **changes: object) -> None:
     """Changes the description."""
-    file = path.with_suffix(".json")
+    file = beside(path)
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
 
 
@@ -72,7 +73,7 @@ def test_a_missing_package(
     exported: Path, target: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setitem(sys.modules, package, None)
-    assert f"pip install 'a2video[{extra}]'" in refused(exported / target / FILES[target])
+    assert f'pip install "a2video[{extra}]"' in refused(exported / target / FILES[target])
 
 
 def test_a_package_missing_for_export(
@@ -96,7 +97,7 @@ def test_threads_are_torchs_only_while_it_computes(tiny_checkpoint: Path) -> Non
 @pytest.mark.parametrize("target", FILES)
 def test_files_that_are_damaged_or_exchanged(copy: Path, target: str) -> None:
     path = copy / target / FILES[target]
-    description = path.with_suffix(".json")
+    description = beside(path)
     good = description.read_text(encoding="utf-8")
     for suffix in json.loads(good)["sha256"]:
         file = path.with_suffix(suffix)
@@ -142,9 +143,9 @@ def test_descriptions_are_not_trusted(copy: Path, change: dict[str, object]) -> 
 def test_descriptions_that_are_none(copy: Path) -> None:
     path = copy / "onnx/net.onnx"
     for content in (b"", b"[]", b"\xff\xfe", b"[" * 100_000, b"null"):
-        path.with_suffix(".json").write_bytes(content)
+        beside(path).write_bytes(content)
         refused(path)
-    path.with_suffix(".json").write_bytes((copy / "openvino/net.json").read_bytes())
+    beside(path).write_bytes((copy / "openvino/net.xml.json").read_bytes())
     assert "sha256 must have the checksums of .onnx" in refused(path)
 
 

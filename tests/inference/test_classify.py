@@ -94,7 +94,7 @@ def test_json_goes_on_where_it_was_cut_off(
     out = tmp_path / "results.jsonl"
     assert classify(trained / "best.ckpt", folder, "--out", out) == 1
     last = capsys.readouterr().err.splitlines()[-2:]
-    assert last == [f"6 of 7 videos classified; wrote {out}", "1 of 7 videos could not be read"]
+    assert last == [f"6 of 7 videos classified; results are in {out}", "1 of 7 videos could not be read"]
     rows = read_json(out)
     assert [row["path"] for row in rows] == [str(folder / name) for name in NAMES]
     assert "broken.mp4" in rows[3]["error"]

@@ -23,7 +23,7 @@ from a2video.data.transforms import Preprocessing
 from a2video.errors import InputError
 from a2video.inference import converters
 from a2video.inference.backends import TorchBackend
-from a2video.inference.description import Description
+from a2video.inference.description import Description, beside
 from a2video.inference.export import export
 from a2video.inference.weights import Trained
 from a2video.models.double_attention import DoubleAttention
@@ -61,7 +61,7 @@ def test_any_number_of_clips(tiny_checkpoint: Path, exported: Path) -> None:
 
 
 def test_the_description_says_how_to_use_the_network(exported: Path, small_data: Path) -> None:
-    text = (exported / "openvino/net.json").read_text(encoding="utf-8")
+    text = (exported / "openvino/net.xml.json").read_text(encoding="utf-8")
     about = json.loads(text)
     assert about["network"]["builder"] == "a2net_tiny"
     assert about["class_names"] == NAMES
@@ -82,7 +82,9 @@ def test_the_description_says_how_to_use_the_network(exported: Path, small_data:
     assert check["largest_difference"] < 1e-4
     assert check["torch_top1"] == check["exported_top1"]
     assert (check["equal_top1"], check["top1_change"]) == (1.0, 0.0)
-    assert "float32" in json.loads((exported / "torch/net.json").read_text(encoding="utf-8"))["input"]["dtype"]
+    assert (
+        "float32" in json.loads((exported / "torch/net.safetensors.json").read_text(encoding="utf-8"))["input"]["dtype"]
+    )
 
 
 def test_nothing_of_this_machine_is_in_the_files(exported: Path) -> None:
@@ -116,7 +118,7 @@ def test_pictures(tmp_path: Path) -> None:
     converters.write_onnx(trained, out)
     sums = {".onnx": hashlib.sha256(out.read_bytes()).hexdigest()}
     description = Description(None, trained.class_names, one, "float32", sums)
-    out.with_suffix(".json").write_text(description.to_json(), encoding="utf-8")
+    beside(out).write_text(description.to_json(), encoding="utf-8")
     frames = np.random.default_rng(0).integers(0, 256, (1, 50, 40, 3), dtype=np.uint8)
     ours = VideoClassifier(TorchBackend(network, one, "cpu"), trained.class_names, one)(frames, fps=1)
     for backend in ("onnxruntime", "openvino"):
@@ -151,7 +153,7 @@ def test_int8_and_bfloat16_say_what_they_cost(
         assert printed[-2].startswith("Top-1 accuracy: torch ")
         assert printed[-1].startswith(f"Wrote {out} (")
         sizes.append(out.with_suffix(".bin").stat().st_size)
-        check_figures = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))["check"]
+        check_figures = json.loads(beside(out).read_text(encoding="utf-8"))["check"]
         change = check_figures["exported_top1"] - check_figures["torch_top1"]
         assert check_figures["top1_change"] == pytest.approx(change)
         assert VideoClassifier.load(out)(small_data / "test/left/0 ü.mp4").label in NAMES
@@ -198,7 +200,7 @@ def test_video_files_are_compared_on_too(tiny_checkpoint: Path, tmp_path: Path) 
     videos = [write_video(tmp_path / f"{number}.mp4", moving_square(1, seed=number)) for number in range(2)]
     comparison, files = export(tiny_checkpoint, "torch", tmp_path / "net.safetensors", check=videos)
     assert (comparison.num_videos, comparison.largest_difference, comparison.torch_top1) == (2, 0.0, None)
-    assert [file.name for file in files] == ["net.safetensors", "net.json"]
+    assert [file.name for file in files] == ["net.safetensors", "net.safetensors.json"]
 
 
 def test_options_that_do_not_fit(tiny_checkpoint: Path, exported: Path, tmp_path: Path) -> None:

@@ -219,4 +219,4 @@ def test_wrong_input(
     for module in ("serve", "serve_guard"):
         monkeypatch.delitem(sys.modules, f"a2video.inference.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
-    assert 'a2video serve needs uvicorn: pip install "a2video[web]"' in fails(capsys, *command)
+    assert 'this needs uvicorn, which cannot be imported: pip install "a2video[web]"' in fails(capsys, *command)

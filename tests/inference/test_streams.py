@@ -331,6 +331,6 @@ def test_passwords_are_not_told(source: str, expected: str) -> None:
 def test_the_summary_is_a_sentence() -> None:
     numbers = {"num_frames": 150, "num_dropped": 2, "num_damaged": 1, "num_reconnects": 3}
     summary = LiveSummary(source="0", seconds=6.04, num_clips=4, latencies=(0.02, 0.05, 0.1004), **numbers)
-    counts = "watched 0 for 6.0 seconds: 150 frames, 2 dropped, 1 damaged, 3 reconnects"
+    counts = "watched 0 for 6.0 seconds: 150 frames (2 in no clip, 1 damaged), connected again 3 times"
     assert str(summary) == f"{counts}, 4 clips, latency 20 ms (median), 50 ms (95 %), 100 ms (longest)"
     assert str(LiveSummary("0", 6.04, *numbers.values(), 0, None)) == f"{counts}, 0 clips"
