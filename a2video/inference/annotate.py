@@ -38,19 +38,17 @@ def annotate(timeline: Timeline, out: Path, on_progress: Callable[[float], None]
         VideoError: the video cannot be read.
         InputError: `out` is no .mp4, is the video itself, or cannot be written.
     """
-    check_copy(out, overwrite=True)
+    check_name(out)
     if out.exists() and out.samefile(timeline.path):
         raise InputError(f"{out} is the video itself, and would be replaced: choose another name")
     with reading(timeline.path), open_video(timeline.path) as video:
         return write_whole(out, lambda part: _write(video, timeline, part, on_progress))
 
 
-def check_copy(out: Path, overwrite: bool) -> None:
-    """Raises InputError where a copy cannot be written to `out`, or another file would be replaced."""
+def check_name(out: Path) -> None:
+    """Raises InputError for a file that is no .mp4."""
     if out.suffix != ".mp4":
         raise InputError(f"{out}: the annotated video is a file that ends in .mp4")
-    if out.exists() and not overwrite:
-        raise InputError(f"{out} exists: choose another name, or replace it by --overwrite")
 
 
 def _write(video: VideoReader, timeline: Timeline, path: Path, on_progress: Callable[[float], None] | None) -> None:

@@ -19,7 +19,7 @@ from a2video.data.video_list import NO_LABEL, VideoList
 from a2video.data.views import even_views
 from a2video.data.watched_loader import WatchedLoader
 from a2video.errors import InputError, Interrupted
-from a2video.inference.annotate import annotate, check_copy
+from a2video.inference.annotate import annotate, check_name
 from a2video.inference.classifier import Prediction, VideoClassifier
 from a2video.inference.description import FILES, beside
 from a2video.inference.formats import Csv, Format, Json, SegmentCsv, Text, live_json, live_text, srt
@@ -99,7 +99,7 @@ def _check(options: Namespace) -> None:
     if options.every_seconds is not None and not any(map(is_live, options.videos)):
         raise InputError("--every-seconds is for cameras and streams: leave it out")
     if options.annotate is not None:
-        check_copy(options.annotate, options.overwrite)
+        check_name(options.annotate)
     if options.out is not None:
         for given in (options.checkpoint, *options.videos):
             if options.out.exists() and os.path.exists(given) and options.out.samefile(given):  # noqa: PTH110
@@ -175,7 +175,7 @@ def _timelines(options: Namespace, classifier: VideoClassifier, sources: Sequenc
 
 
 def _write(options: Namespace, source: Source, line: Timeline, results: Results) -> None:
-    if options.annotate is not None:
+    if _copy_is_due(options):
         with _share("writing") as show:
             annotate(line, options.annotate, show)
     if options.srt is not None:
@@ -190,15 +190,23 @@ def _lacks(options: Namespace, source: Source, results: Results) -> bool:
         return True
     if options.srt is not None and not _srt_file(options.srt, source).exists():
         return True
+    return _copy_is_due(options)
+
+
+def _copy_is_due(options: Namespace) -> bool:
     return options.annotate is not None and (options.overwrite or not options.annotate.exists())
 
 
 def _keep_what_is_there(options: Namespace, to_do: Sequence[Source], results: Results) -> None:
-    """Raises InputError where subtitles would be replaced that are not of this run, as far as one can tell."""
-    if options.srt is None:
-        return
-    for file in _srt_files(options.srt, to_do).values():
-        if file.exists() and not (options.overwrite or results.done):  # a run that goes on may have written it already
+    """Raises InputError where files would be replaced that are not of this run, as far as one can tell."""
+    files: list[Path] = []
+    if options.annotate is not None and not all(results.is_done(source.path) for source in to_do):
+        files.append(options.annotate)
+    if options.srt is not None:
+        of_videos = _srt_files(options.srt, to_do).values()
+        files += [] if results.done else of_videos  # a run that goes on may have written the next one already
+    for file in files:
+        if file.exists() and not options.overwrite:
             raise InputError(f"{file} exists: choose another place, or replace it by --overwrite")
 
 

@@ -116,6 +116,7 @@ class TryPage:
                     "seconds": seconds,
                     "num_frames": num_frames,
                     "ranked": prediction.ranked[:NUM_SHOWN],
+                    "clips": [(clip.start_seconds, clip.end_seconds) for clip in prediction.clips],
                     "segments": [asdict(segment) for segment in segments],
                 }
             )

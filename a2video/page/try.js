@@ -110,6 +110,10 @@ const shown = (() => {
     element('no-preview').hidden = true;
     preview.src = address;
     element('about').textContent = `${file.name}: ${seconds(answer.seconds)}, ${answer.num_frames} frames`;
+    const [start, end] = answer.clips[0];
+    element('of-clips').textContent = answer.clips.length === 1
+      ? `Of one clip, ${start.toFixed(1)}–${seconds(end)}.`
+      : `The mean of ${answer.clips.length} clips of ${seconds(end - start)}, spread evenly over the video.`;
     showRanked(answer.ranked);
     showTimeline(answer.segments, Math.max(answer.seconds, 1e-6));
     if (element('attention')) element('attention').hidden = false;

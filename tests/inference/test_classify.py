@@ -17,7 +17,7 @@ from conftest import moving_square, write_video
 
 from a2video import InputError, VideoClassifier, open_video
 from a2video.cli import main
-from a2video.inference.formats import Json
+from a2video.inference.formats import Json, shown
 from a2video.inference.outputs import Results
 from a2video.inference.sources import find_videos
 from a2video.score_files import read_scores
@@ -316,3 +316,100 @@ def test_names_that_are_no_text(trained: Path, folder: Path, tmp_path: Path) -> 
         assert classify(trained / "best.ckpt", tmp_path, "--out", out) == 0
         assert out.read_bytes() == whole
         assert b"odd \\udcff.mp4" in whole
+
+
+class TestNothingIsLostOrCalledDone:
+    def test_the_input_is_not_the_output(
+        self, trained: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        listed = tmp_path / "list.csv"
+        listed.write_text(f"path\n{folder}/0 ü.mp4\n", encoding="utf-8")
+        before = listed.read_bytes()
+        assert classify(trained / "best.ckpt", listed, "--out", listed, "--overwrite") == 2
+        assert "is to be read too" in capsys.readouterr().err
+        assert listed.read_bytes() == before
+
+    def test_files_that_exist_are_kept(
+        self, trained: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        video, copy, subtitles = folder / "0 ü.mp4", tmp_path / "copy.mp4", tmp_path / "0 ü.srt"
+        copy.write_text("precious")
+        subtitles.write_text("precious")
+        assert classify(trained / "best.ckpt", video, "--annotate", copy) == 2
+        assert classify(trained / "best.ckpt", video, "--srt", tmp_path) == 2
+        assert capsys.readouterr().err.count("by --overwrite") == 2
+        assert copy.read_text() == subtitles.read_text() == "precious"
+        assert classify(trained / "best.ckpt", video, "--annotate", copy, "--srt", tmp_path, "--overwrite") == 0
+        assert subtitles.read_text().startswith("1\n")
+
+    def test_each_output_is_made_up_for(
+        self, trained: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        video, out, copy = folder / "2 ü.mp4", tmp_path / "t.jsonl", tmp_path / "copy.mp4"
+        assert classify(trained / "best.ckpt", video, "--timeline", "--out", out) == 0
+        whole = out.read_bytes()
+        command = (trained / "best.ckpt", video, "--out", out, "--annotate", copy, "--srt", tmp_path / "s")
+        assert classify(*command) == 0
+        assert copy.exists()
+        assert (tmp_path / "s/2 ü.srt").exists()
+        assert out.read_bytes() == whole
+        capsys.readouterr()
+        assert classify(*command) == 0
+        assert capsys.readouterr().err == f"nothing to do: {out} has it\n"
+
+    def test_only_files_that_are_there_are_named(
+        self, trained: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert classify(trained / "best.ckpt", folder / "broken.mp4", "--annotate", tmp_path / "x.mp4") == 1
+        assert "x.mp4" not in capsys.readouterr().err
+
+    def test_a_timeline_is_written_whole_or_not(self, tmp_path: Path) -> None:
+        code = f"""
+import resource, signal
+import numpy as np
+from pathlib import Path
+from a2video.inference.formats import SegmentCsv
+from a2video.inference.outputs import Results
+from a2video.inference.timeline import Timeline
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+probs = np.eye(2)[np.arange(40) // 4 % 2]
+line = Timeline("a.mp4", ("x", "y"), np.stack([np.arange(40.0), np.arange(1.0, 41)], 1), probs, np.arange(41.0))
+assert len(line.segments) == 10
+results = Results(SegmentCsv(), Path({str(tmp_path / "s.csv")!r}), "m")
+try:
+    results.timeline(line)
+finally:
+    results.close()
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "InputError" in done.stderr
+        assert (tmp_path / "s.csv").read_text() == "path,start_seconds,end_seconds,label,confidence,error,model\n"
+
+
+@pytest.mark.parametrize("name", ["line\nend.mp4", "return\rend.mp4"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_names_with_line_ends(trained: Path, folder: Path, tmp_path: Path, name: str, suffix: str) -> None:
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v" / name).write_bytes((folder / "0 ü.mp4").read_bytes())
+    out = tmp_path / f"r.{suffix}"
+    assert classify(trained / "best.ckpt", tmp_path / "v", "--out", out) == 0
+    whole = out.read_bytes()
+    assert whole.count(b"\n") == (1 if suffix == "jsonl" else 2)
+    assert classify(trained / "best.ckpt", tmp_path / "v", "--out", out) == 0
+    assert out.read_bytes() == whole
+
+
+def test_other_spellings_of_a_path_are_the_same_video(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert len(find_videos(["0 ü.mp4", "./0 ü.mp4", str(folder / "0 ü.mp4")])) == 1
+
+
+def test_orders_to_a_terminal_are_spelled_out() -> None:
+    assert shown("\x1b[31mred\n") == r"\x1b[31mred\n"
+
+
+@pytest.mark.parametrize("value", ["inf", "nan", "-1", "x"])
+def test_seconds(trained: Path, capsys: pytest.CaptureFixture[str], value: str) -> None:
+    assert classify(trained / "best.ckpt", "a.mp4", "--timeline", f"--stride-seconds={value}") == 2
+    assert "expected seconds" in capsys.readouterr().err

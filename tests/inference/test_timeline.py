@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
-from colours import COLOURS, P, colour_classifier
+from colours import COLOURS, Colours, P, colour_classifier
 from conftest import write_video
 
 from a2video import InputError, VideoError
@@ -141,3 +143,29 @@ def test_slots_where_frames_are_missing_take_the_window_before() -> None:
     found = Timeline("x", ("a", "b"), windows, np.array([[1.0, 0.0], [0.0, 1.0]]), np.arange(6.0))
     assert found.probs[:, 0].tolist() == [1, 1, 1, 1, 0]
     assert [found.slot_at(moment) for moment in (-1, 0, 0.9, 1, 4.9, 5, 9)] == [0, 0, 0, 1, 4, 4, 4]
+
+
+def test_time_stamps_decide_neither_memory_nor_time(tmp_path: Path) -> None:
+    path = tmp_path / "gap.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for number in range(20):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 20 + number, np.uint8))
+            frame.pts, frame.time_base = 33 * number + (10**12 if number == 19 else 0), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    found = timeline(colour_classifier(), path)
+    assert len(found.edges) < 100
+    assert found.segments[-1].end_seconds > 1e8
+    with pytest.raises(VideoError, match="too long to be seen at 15 fps"):
+        timeline(colour_classifier(dataclasses.replace(P, target_fps=15.0)), path)
+
+
+def test_what_is_no_number_is_no_result(three_scenes: Path) -> None:
+    classifier = colour_classifier()
+    classifier.backend = Colours(float("nan"))
+    for ask in (lambda: timeline(classifier, three_scenes), lambda: classifier(three_scenes)):
+        with pytest.raises(InputError, match="not finite"):
+            ask()
