@@ -80,7 +80,7 @@ def test_a_package_missing_for_export(
     tiny_checkpoint: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(InputError, match=r"pip install 'a2video\[onnx\]'"):
+    with pytest.raises(InputError, match=r'pip install "a2video\[onnx\]"'):
         export(tiny_checkpoint, "onnx", tmp_path / "net.onnx")
     assert list(tmp_path.iterdir()) == []
 
