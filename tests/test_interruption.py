@@ -23,7 +23,7 @@ from a2video.recognizer import Recognizer
 
 Writer = Callable[[Path], Path]
 MEASURED = ("train/clips_per_second", "train/data_wait")
-NUM_KILLS = int(os.environ.get("A2VIDEO_NUM_KILLS", "2"))
+NUM_KILLS = int(os.environ.get("A2VIDEO_NUM_KILLS", "1"))
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX signals")
 
 

@@ -71,8 +71,11 @@ def test_the_timeline_leads_to_its_moments(chromium: Browser, server: Server, vi
     parts = [("<b>left</b>", 0.9, 0, 0.2), ("right", 0.8, 0.2, 0.5), ("<b>left</b>", 0.7, 0.5, 0.8)]
     names = ("label", "confidence", "start_seconds", "end_seconds")
     segments = [dict(zip(names, part, strict=True)) for part in parts]
-    answer = {"seconds": 0.8, "num_frames": 24, "ranked": [["right", 1]], "segments": segments}
+    clips = [[0, 0.4], [0.2, 0.6], [0.4, 0.8]]
+    answer = {"seconds": 0.8, "num_frames": 24, "ranked": [["right", 1]], "clips": clips, "segments": segments}
     chromium.run(f"shown.result(document.getElementById('file').files[0], {json.dumps(answer)})")
+    about = chromium.run("document.getElementById('of-clips').innerText")
+    assert about == "The mean of 3 clips of 0.4 s, spread evenly over the video."
     assert chromium.run("[...document.querySelectorAll('#segments button')].map((e) => e.innerText)") == [
         "0.0–0.2 s\n<b>left</b>\n90.0%",
         "0.2–0.5 s\nright\n80.0%",
