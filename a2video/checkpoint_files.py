@@ -62,6 +62,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         finally:
             part.unlink(missing_ok=True)
 
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Called by Lightning for a file that a better one replaces, by its name in the checkpoint gone on with.
+
+        That name is not to be trusted: only a checkpoint that it names straight away is removed, never a folder.
+        """
+        path = Path(path)
+        if path.suffix == ".ckpt" and ".." not in path.parts:
+            path.unlink(missing_ok=True)
+
     def _keep_older(self, last: Path, part: Path) -> None:
         """Gives each kept file the next name; last.ckpt keeps its own beside, where the disk can do that."""
         names = [last, *(last.with_name(f"last-{number}.ckpt") for number in range(1, self.num_last))]

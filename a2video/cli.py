@@ -14,6 +14,7 @@ from pathlib import Path
 
 from a2video import __version__
 from a2video.errors import InputError, Interrupted
+from a2video.printable import shown
 from a2video.processes import speaker
 
 LIGHTNING_COMMANDS = {
@@ -72,8 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def one_sentence(error: Exception) -> str:
-    """The message alone, where a data loader's worker put its traceback before it."""
-    return re.sub(r"^a2video\.[\w.]+Error: ", "", str(error).strip().splitlines()[-1])
+    """The message alone, where a data loader's worker put its traceback before it, as a terminal may show it."""
+    return shown(re.sub(r"^a2video\.[\w.]+Error: ", "", str(error).strip().splitlines()[-1]))
 
 
 def _parser() -> argparse.ArgumentParser:

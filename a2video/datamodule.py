@@ -19,6 +19,7 @@ from a2video.data.transforms import Preprocessing, RandomArea, RandomCrop, Trans
 from a2video.data.video_list import NO_LABEL, VideoList, read_class_names, read_video_list
 from a2video.data.watched_loader import WatchedLoader
 from a2video.errors import InputError
+from a2video.printable import shown
 
 NUM_LOOKED_UP = 20  # videos of a list that are looked up to tell whether a metadata cache belongs to it
 
@@ -207,7 +208,7 @@ class VideoDataModule(pl.LightningDataModule):
         if both := tested.shared_with(trained):
             rank_zero_info(
                 f"Warning: {len(both)} of {len(tested)} videos of data.test_list are in data.train_list too, such as "
-                f"{both[0]}: their accuracy is that of videos learnt by heart"
+                f"{shown(both[0])}: their accuracy is that of videos learnt by heart"
             )
 
     def _look_up(self, cache: MetadataCache) -> None:

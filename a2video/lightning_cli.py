@@ -29,6 +29,7 @@ from a2video.inference.weights import CHECKPOINT_KEY, read_checkpoint
 from a2video.logs import ShortEpochs, loggers
 from a2video.option_errors import explain
 from a2video.position import KEY
+from a2video.printable import shown
 from a2video.processes import check_processes
 from a2video.recognizer import Recognizer
 from a2video.report import write_predictions, write_test
@@ -102,6 +103,9 @@ class ExperimentCLI(LightningCLI):
             config.weights_only = True
         elif self.config.subcommand != "fit":
             raise InputError(f"{self.config.subcommand} needs trained weights: give --ckpt_path")
+
+    def _parse_ckpt_path(self) -> None:
+        """Lightning would let the checkpoint's hyper_parameters replace options here, import paths of classes too."""
 
     def _resolve_checkpoint(self, config: Any) -> None:
         """The file that the words `last` and `best` mean, and that a job goes on from which SLURM runs again."""
@@ -249,7 +253,7 @@ class ExperimentCLI(LightningCLI):
 
 def _report_unscored(messages: Sequence[str], num_listed: int) -> None:
     for message in messages:
-        print(f"not scored: {message}")
+        print(f"not scored: {shown(message)}")
     if messages:
         share = 1 - len(messages) / num_listed
         print(f"Coverage {share:.1%}: {len(messages)} of {num_listed} videos not scored")

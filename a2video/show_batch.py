@@ -19,6 +19,7 @@ from a2video.data.dataset import EpochSampler
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
 from a2video.lightning_cli import experiment
+from a2video.printable import shown
 from a2video.recognizer import Recognizer
 from a2video.sheet import Row, draw_sheet, write_animation
 
@@ -79,7 +80,7 @@ def first_inputs(
     try:
         for number, batch in enumerate(loader):
             for _, message in batch["errors"]:
-                print(f"replaced by another video: {message}")
+                print(f"replaced by another video: {shown(message)}")
             trainer.fit_loop.epoch_loop.batch_progress.current.ready = number  # as at Lightning's transfer of a batch
             batch = data.on_after_batch_transfer(batch, 0)
             try:

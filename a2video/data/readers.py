@@ -17,6 +17,7 @@ from a2video.data.metadata import MetadataCache, VideoRecord
 from a2video.errors import InputError
 
 IMAGE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+IMAGE_FORMATS = ("BMP", "JPEG", "PNG", "WEBP")  # whatever a file is called: Pillow runs Ghostscript for PostScript
 
 MAX_PIXELS = 8192 * 8192  # of a frame; damaged headers claim more, and decoders believe them
 CHUNK_BYTES = 2 << 20  # full-size frames resized together
@@ -241,7 +242,7 @@ class ImageReader(VideoReader):
         """Decodes the picture."""
         self.path = Path(path)
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise ValueError(f"{image.width} x {image.height} pixels, and the most is {MAX_PIXELS:,}")
                 upright = ImageOps.exif_transpose(image)

@@ -16,6 +16,16 @@ from a2video.data.samplers import Short
 from a2video.errors import InputError
 
 NUM_CROPS = (1, 3)
+LIMITS = {  # least and most: beyond, a number is a mistake, or meant to fill the memory of whom a checkpoint is given
+    "num_frames": (1, 4096),
+    "frame_stride": (0, 100_000),
+    "short_side": (1, 8192),
+    "crop_size": (1, 8192),
+    "num_clips": (1, 10_000),
+    "num_crops": (1, max(NUM_CROPS)),
+}
+MAX_BYTES = 1 << 32  # of all views of a video
+MAX_FPS = 10_000
 
 
 @dataclass(frozen=True)
@@ -52,26 +62,43 @@ class Preprocessing:
     short: Short = "loop"
 
     def __post_init__(self) -> None:
-        for name in ("num_frames", "frame_stride", "short_side", "crop_size", "num_clips", "num_crops"):
-            if not isinstance(getattr(self, name), int):
-                raise InputError(f"preprocessing.{name} must be an integer, got {getattr(self, name)!r}")
-        for name in ("num_frames", "short_side", "crop_size", "num_clips"):
-            if getattr(self, name) < 1:
-                raise InputError(f"preprocessing.{name} must be at least 1, got {getattr(self, name)}")
-        if self.frame_stride < 0:
-            raise InputError(f"preprocessing.frame_stride must be at least 0, got {self.frame_stride}")
+        for name, (least, most) in LIMITS.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise InputError(f"preprocessing.{name} must be an integer, got {str(value)[:80]!r}")
+            if value < least:
+                raise InputError(f"preprocessing.{name} must be at least {least}, got {value}")
+            if value > most:
+                raise InputError(f"preprocessing.{name} must be at most {most}, got {str(value)[:80]}")
         if self.crop_size > self.short_side:
             raise InputError(
                 f"preprocessing.crop_size ({self.crop_size}) must not exceed short_side ({self.short_side})"
             )
         if self.num_crops not in NUM_CROPS:
             raise InputError(f"preprocessing.num_crops must be 1 or 3, got {self.num_crops}")
+        num_bytes = 3 * self.num_views * self.num_frames * self.crop_size**2
+        if num_bytes > MAX_BYTES:
+            raise InputError(
+                f"preprocessing: {self.num_views} views of {self.num_frames} frames of {self.crop_size} x "
+                f"{self.crop_size} pixels take {num_bytes / 2**30:.0f} GiB, and {MAX_BYTES >> 30} are the most "
+                "for a video: take fewer"
+            )
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if (
+                not isinstance(values, tuple | list)
+                or len(values) != 3
+                or not all(_is_number(value) for value in values)
+            ):
+                raise InputError(f"preprocessing.{name} must be three numbers, got {str(values)[:80]}")
         if min(self.std) <= 0:
             raise InputError(f"preprocessing.std must be positive, got {self.std}")
-        if self.target_fps is not None and not 0 < self.target_fps < np.inf:
-            raise InputError(f"preprocessing.target_fps must be positive, got {self.target_fps}")
+        if self.target_fps is not None and not (_is_number(self.target_fps) and 0 < self.target_fps <= MAX_FPS):
+            raise InputError(
+                f"preprocessing.target_fps must be positive and at most {MAX_FPS}, got {str(self.target_fps)[:80]}"
+            )
         if self.short not in get_args(Short):
-            raise InputError(f"preprocessing.short must be loop, repeat_last or error, got {self.short!r}")
+            raise InputError(f"preprocessing.short must be loop, repeat_last or error, got {str(self.short)[:80]!r}")
 
     @property
     def num_views(self) -> int:
@@ -103,8 +130,13 @@ class Preprocessing:
         """
         try:
             return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})  # type: ignore[arg-type]
-        except TypeError as error:
+        except (TypeError, AttributeError) as error:
             raise InputError(f"these are not preprocessing settings of this version of a2video: {error}") from error
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a finite number that float32 has a place for."""
+    return isinstance(value, float | int) and not isinstance(value, bool) and abs(value) < 1e30
 
 
 @dataclass(frozen=True)

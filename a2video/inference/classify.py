@@ -28,6 +28,7 @@ from a2video.inference.outputs import Results
 from a2video.inference.sources import Source, find_videos
 from a2video.inference.streams import LivePrediction, watch
 from a2video.inference.timeline import Timeline, timeline
+from a2video.printable import shown
 from a2video.provenance import file_sha256
 
 T = TypeVar("T")
@@ -227,7 +228,7 @@ def _srt_file(folder: Path, source: Source) -> Path:
 
 def _report(results: Results, path: str, message: str) -> None:
     results.error(path, message)
-    tqdm.write(f"a2video: error: {message}", file=sys.stderr)
+    tqdm.write(f"a2video: error: {shown(message)}", file=sys.stderr)
 
 
 def _progress(items: Iterable[T], total: int) -> Iterable[T]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -22,6 +22,7 @@ FILES = {  # what an exported network consists of, beside its description, by th
 }
 PRECISIONS = ("float32", "bfloat16", "int8")
 INPUT, OUTPUT = "clips", "logits"
+MAX_JSON_BYTES = 64 << 20  # of a description
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ class Description:
             InputError: there is no such file, or something in it is missing, of another kind or out of range.
         """
         try:
+            if path.stat().st_size > MAX_JSON_BYTES:
+                raise ValueError(f"it has more than {MAX_JSON_BYTES >> 20} MiB")
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise InputError(f"{path} does not exist: a2video export writes it, keep it beside the network") from None
@@ -143,8 +146,6 @@ def read_exported(path: str | Path) -> tuple[Description, dict[str, bytes]]:
 def _checked(content: dict[str, Any], suffixes: tuple[str, ...]) -> Description:
     """Raises ValueError, TypeError or KeyError for a field that is not as it should be."""
     names, sums, network, check = (content[name] for name in ("class_names", "sha256", "network", "check"))
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise ValueError("class_names must be a list of names")
     if not isinstance(sums, dict) or set(sums) != set(suffixes):
         raise ValueError(f"sha256 must have the checksums of {' and '.join(suffixes)}")
     if not (network is None or isinstance(network, dict)) or not isinstance(check, dict):
@@ -154,11 +155,21 @@ def _checked(content: dict[str, Any], suffixes: tuple[str, ...]) -> Description:
     if not isinstance(content["preprocessing"], dict):
         raise ValueError("preprocessing must be an object")
     preprocessing = Preprocessing.from_dict(content["preprocessing"])
-    for name in ("mean", "std"):
-        values = getattr(preprocessing, name)
-        if len(values) != 3 or not all(isinstance(v, float | int) and math.isfinite(v) for v in values):
-            raise ValueError(f"preprocessing.{name} must be three numbers")
-    return Description(network, tuple(names), preprocessing, content["precision"], sums, check)
+    return Description(network, checked_names(names), preprocessing, content["precision"], sums, check)
+
+
+def checked_names(names: Any) -> tuple[str, ...]:
+    """The class names of a file.
+
+    Raises:
+        ValueError: they are none, or one is there twice.
+    """
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        raise ValueError("class_names must be a list of names")
+    if len(set(names)) < len(names):
+        twice = next(name for name, count in Counter(names).items() if count > 1)
+        raise ValueError(f"class_names has {twice[:80]!r} twice")
+    return tuple(names)
 
 
 def in_words(preprocessing: Preprocessing, is_raw: bool) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from a2video.inference.classifier import Prediction
 from a2video.inference.streams import LivePrediction
 from a2video.inference.timeline import Timeline
+from a2video.printable import shown
 
 
 class Format(ABC):
@@ -250,11 +251,6 @@ def _line(path: str, model: str, **fields: Any) -> str:
 def one_line(text: str) -> str:
     r"""The same with line ends as \n and \r."""
     return text.replace("\n", r"\n").replace("\r", r"\r")
-
-
-def shown(text: str) -> str:
-    """The same, with what is not to be shown as it is, such as orders to a terminal, spelled out."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in text)
 
 
 def _row(cells: Sequence[Any]) -> str:

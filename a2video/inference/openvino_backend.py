@@ -71,6 +71,8 @@ def read_model(core: Any, path: Path, contents: dict[str, bytes]) -> Any:
     """The network as OpenVINO has it, from the content of its files."""
     if ".onnx" in contents:
         return core.read_model(self_contained(path, contents[".onnx"]))
+    if not contents[".xml"].lstrip().startswith((b"<?xml", b"<net")):  # OpenVINO would read other formats there too
+        raise InputError(f"{path} is no XML file of OpenVINO: export it again")
     return core.read_model(contents[".xml"], contents[".bin"])
 
 

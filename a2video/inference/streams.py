@@ -14,6 +14,7 @@ import numpy as np
 from a2video.inference.classifier import Ranked, VideoClassifier
 from a2video.inference.live_capture import Capture
 from a2video.inference.scoring import average_views
+from a2video.printable import shown
 
 NUM_LATENCIES = 10_000  # the newest, of which the summary tells
 
@@ -78,7 +79,7 @@ class LiveSummary:
 
 
 def _to_stderr(sentence: str) -> None:
-    print(f"a2video: {sentence}", file=sys.stderr, flush=True)
+    print(f"a2video: {shown(sentence)}", file=sys.stderr, flush=True)
 
 
 def watch(

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from a2video.data.transforms import Preprocessing
 from a2video.errors import InputError
-from a2video.inference.description import read_exported
+from a2video.inference.description import checked_names, read_exported
 from a2video.models.description import build
 from a2video.models.inflate import read_torch_file
 
@@ -61,14 +62,17 @@ def _trained(
             "and call VideoClassifier.load(checkpoint, network=yours) in Python"
         )
     try:
-        network = build(about["network"]) if network is None else network
-        network.load_state_dict(weights)
-        class_names = tuple(about["class_names"])
+        class_names = checked_names(about["class_names"])
         preprocessing = Preprocessing.from_dict(about["preprocessing"])
+        if network is None:
+            with torch.device("meta"):  # whatever numbers stand there, no more memory is taken than the weights have
+                build(about["network"]).load_state_dict(weights, assign=True)
+            network = build(about["network"])
+        network.load_state_dict(weights)
         if len(class_names) != getattr(network, "num_classes", len(class_names)):
             raise ValueError(f"{len(class_names)} class names for another number of logits")
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:300]
         raise InputError(f"{path} does not fit this version of a2video: {reason}") from error
     return Trained(network, class_names, preprocessing)
 
@@ -95,8 +99,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         InputError: there is no such file, it is damaged, or it is no checkpoint of ours.
     """
     try:
+        _check_archive(path)
         checkpoint = read_torch_file(path)
-        _check_sums(path)
     except ValueError as error:
         raise InputError(f"{error}: give a .ckpt file that `a2video fit` wrote") from None
     parts = [checkpoint.get(key) if isinstance(checkpoint, dict) else None for key in (CHECKPOINT_KEY, "state_dict")]
@@ -106,15 +110,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _check_sums(path: str | Path) -> None:
-    """Compares the checksums in the file with its content, which torch.load does not.
+def _check_archive(path: str | Path) -> None:
+    """Compares the checksums in the file with its content, which torch.load does not; torch.save compresses nothing.
 
     Raises:
-        ValueError: they differ.
+        ValueError: they differ, or something in it is compressed and might grow to any size.
     """
+    if not Path(path).is_file():
+        return  # torch's reader says it
     try:
         with zipfile.ZipFile(path) as archive:
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+                raise ValueError(f"{path} was not written by torch.save, for it is compressed")
             damaged = archive.testzip()
+    except ValueError:
+        raise
     except Exception:  # a damaged file can make zipfile raise anything
         damaged = "its directory"
     if damaged is not None:
@@ -123,5 +133,5 @@ def _check_sums(path: str | Path) -> None:
 
 def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The network's own state dict out of a checkpoint's."""
-    state = checkpoint["state_dict"]
+    state = {str(name): value for name, value in checkpoint["state_dict"].items()}
     return {k.removeprefix(NETWORK_PREFIX): v for k, v in state.items() if k.startswith(NETWORK_PREFIX)}

@@ -31,7 +31,13 @@ def _after(places: Sequence[str], ratio: int, make_block: Callable[[int, int], n
     """make_block(channels, channels // ratio) after each of the places."""
     if ratio < 1:
         raise ValueError(f"ratio must be at least 1, got {ratio}")
-    return dict.fromkeys(places, lambda c: make_block(c, c // ratio))
+
+    def after(channels: int) -> nn.Module:
+        if ratio > channels:
+            raise ValueError(f"ratio {ratio} leaves none of the {channels} channels of a place: take a smaller one")
+        return make_block(channels, channels // ratio)
+
+    return dict.fromkeys(places, after)
 
 
 def _double(places: Sequence[str], ratio: int, dims: int = 3) -> Attention:

@@ -40,10 +40,14 @@ def build(description: dict[str, Any]) -> nn.Module:
     from a2video import models
 
     name, arguments = description.get("builder"), description.get("arguments")
-    if name not in models.BUILDERS or not isinstance(arguments, dict):
+    if not isinstance(name, str) or name not in models.BUILDERS or not isinstance(arguments, dict):
         raise ValueError(
-            f"unknown model builder {name!r}: this version of a2video has {', '.join(sorted(models.BUILDERS))}"
+            f"unknown model builder {str(name)[:80]!r}: this version of a2video has "
+            f"{', '.join(sorted(models.BUILDERS))}"
         )
+    for argument, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, int | float | list):
+            raise ValueError(f"model builder {name} takes numbers and lists, got {str(value)[:80]!r} for {argument!r}")
     try:
         model: nn.Module = models.BUILDERS[name](**arguments)
     except TypeError as error:

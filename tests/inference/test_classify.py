@@ -17,9 +17,10 @@ from conftest import moving_square, write_video
 
 from a2video import InputError, VideoClassifier, open_video
 from a2video.cli import main
-from a2video.inference.formats import Json, shown
+from a2video.inference.formats import Json
 from a2video.inference.outputs import Results
 from a2video.inference.sources import find_videos
+from a2video.printable import shown
 from a2video.score_files import read_scores
 from a2video.scores import VIDEO
 
