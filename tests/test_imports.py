@@ -16,7 +16,7 @@ ALLOWED = {  # what a part may import besides the standard library
     "inference": {
         *("torch", "numpy", "safetensors", "av", "PIL", "tqdm", "starlette", "uvicorn"),
         *("a2video.data", "a2video.models", "a2video.inference", "a2video.errors", "a2video.atomic"),
-        *("a2video.html_charts", "a2video.html_page", "a2video.provenance"),
+        *("a2video.html_charts", "a2video.html_page", "a2video.printable", "a2video.provenance"),
     },
     "augment.py": {"torch", "numpy", "kornia", "a2video.errors"},
     "schedules.py": {"a2video.errors"},
@@ -24,6 +24,7 @@ ALLOWED = {  # what a part may import besides the standard library
     "freezing.py": {"torch", "a2video.errors", "a2video.optimizers"},
     "recompute.py": {"torch", "a2video.optimizers"},
     "errors.py": set(),
+    "printable.py": set(),
     "scores.py": {"numpy", "a2video.data"},
     "score_files.py": {"numpy", "pyarrow", "a2video.atomic", "a2video.comparison", "a2video.errors", "a2video.scores"},
     "results.py": {"numpy", "torch", "a2video.atomic", "a2video.data", "a2video.inference", "a2video.scores"},

@@ -65,7 +65,7 @@ class Preprocessing:
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool):
-                raise InputError(f"preprocessing.{name} must be an integer, got {str(value)[:80]!r}")
+                raise InputError(f"preprocessing.{name} must be an integer, got {str(value)[:80]}")
             if value < least:
                 raise InputError(f"preprocessing.{name} must be at least {least}, got {value}")
             if value > most:
@@ -93,10 +93,11 @@ class Preprocessing:
                 raise InputError(f"preprocessing.{name} must be three numbers, got {str(values)[:80]}")
         if min(self.std) <= 0:
             raise InputError(f"preprocessing.std must be positive, got {self.std}")
-        if self.target_fps is not None and not (_is_number(self.target_fps) and 0 < self.target_fps <= MAX_FPS):
-            raise InputError(
-                f"preprocessing.target_fps must be positive and at most {MAX_FPS}, got {str(self.target_fps)[:80]}"
-            )
+        fps = self.target_fps
+        if fps is not None and not (_is_number(fps) and fps > 0):
+            raise InputError(f"preprocessing.target_fps must be positive, got {str(fps)[:80]}")
+        if fps is not None and fps > MAX_FPS:
+            raise InputError(f"preprocessing.target_fps must be at most {MAX_FPS}, got {fps}")
         if self.short not in get_args(Short):
             raise InputError(f"preprocessing.short must be loop, repeat_last or error, got {str(self.short)[:80]!r}")
 

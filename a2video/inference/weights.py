@@ -99,8 +99,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         InputError: there is no such file, it is damaged, or it is no checkpoint of ours.
     """
     try:
-        _check_archive(path)
+        damaged = _damage(path)
         checkpoint = read_torch_file(path)
+        if damaged is not None:
+            raise ValueError(f"{path} is damaged (in {damaged})")
     except ValueError as error:
         raise InputError(f"{error}: give a .ckpt file that `a2video fit` wrote") from None
     parts = [checkpoint.get(key) if isinstance(checkpoint, dict) else None for key in (CHECKPOINT_KEY, "state_dict")]
@@ -110,25 +112,21 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def _check_archive(path: str | Path) -> None:
-    """Compares the checksums in the file with its content, which torch.load does not; torch.save compresses nothing.
+def _damage(path: str | Path) -> str | None:
+    """Where the checksums in the file contradict its content, which torch.load does not look at; None if nowhere.
 
     Raises:
-        ValueError: they differ, or something in it is compressed and might grow to any size.
+        ValueError: something in it is compressed, which torch.save never does, and might grow to any size.
     """
-    if not Path(path).is_file():
-        return  # torch's reader says it
     try:
         with zipfile.ZipFile(path) as archive:
-            if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-                raise ValueError(f"{path} was not written by torch.save, for it is compressed")
-            damaged = archive.testzip()
-    except ValueError:
-        raise
+            is_compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+            damaged = None if is_compressed else archive.testzip()
     except Exception:  # a damaged file can make zipfile raise anything
-        damaged = "its directory"
-    if damaged is not None:
-        raise ValueError(f"{path} is damaged (in {damaged})")
+        return "its directory"
+    if is_compressed:
+        raise ValueError(f"{path} was not written by torch.save, for it is compressed")
+    return damaged
 
 
 def network_weights(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
