@@ -127,7 +127,9 @@ def parse_kinetics(path: Path, text: str) -> KineticsListing:
     header = header_of(text)
     missing = [name for name in COLUMNS if name not in header]
     if missing or len(set(header)) < len(header):
-        raise InputError(f"{path} line 1: expected {', '.join(COLUMNS)} (and label, split), found {','.join(header)!r}")
+        raise InputError(
+            f"{path} line 1: expected {', '.join(COLUMNS)} (and label, split), found {','.join(header)[:200]!r}"
+        )
     id_at, start_at, end_at = (header.index(name) for name in COLUMNS)
     label_at, split_at = (header.index(name) if name in header else None for name in ("label", "split"))
     listing = KineticsListing()
@@ -135,13 +137,13 @@ def parse_kinetics(path: Path, text: str) -> KineticsListing:
         youtube_id, label = row[id_at], None if label_at is None else row[label_at]
         split = "" if split_at is None else SPLIT_WORDS.get(row[split_at], "")
         if not youtube_id or "/" in youtube_id or "\\" in youtube_id:
-            raise InputError(f"{place}: expected a YouTube id, found {youtube_id!r}")
+            raise InputError(f"{place}: expected a YouTube id, found {youtube_id[:200]!r}")
         if label == "":
             raise InputError(f"{place}: expected a label, found none")
         if split_at is not None and not split:
-            raise InputError(f"{place}: expected the split {', '.join(SPLIT_WORDS)}, found {row[split_at]!r}")
+            raise InputError(f"{place}: expected the split {', '.join(SPLIT_WORDS)}, found {row[split_at][:200]!r}")
         start, end = row[start_at], row[end_at]
-        if not (start.isdecimal() and end.isdecimal()):
+        if not (_is_whole(start) and _is_whole(end)):
             start, end = _whole_seconds(place, start), _whole_seconds(place, end)
         listing.add(place, f"{youtube_id}_{start.zfill(6)}_{end.zfill(6)}", label)
         listing.youtube_ids.append(youtube_id)
@@ -149,9 +151,13 @@ def parse_kinetics(path: Path, text: str) -> KineticsListing:
     return listing
 
 
+def _is_whole(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
+
+
 def _whole_seconds(place: str, text: str) -> str:
     """Seconds such as "12.0" as "12"."""
     whole, _, rest = text.partition(".")
-    if not whole.isdecimal() or rest.strip("0"):
-        raise InputError(f"{place}: expected whole seconds in time_start and time_end, found {text!r}")
+    if not _is_whole(whole) or rest.strip("0"):
+        raise InputError(f"{place}: expected whole seconds in time_start and time_end, found {text[:200]!r}")
     return whole

@@ -114,7 +114,7 @@ def rows_of(path: Path, text: str, width: int) -> Iterator[tuple[str, list[str]]
                 continue
             place = f"{name} line {rows.line_num}"
             if len(values) != width:
-                raise InputError(f"{place}: expected {header}, found {','.join(row)!r}")
+                raise InputError(f"{place}: expected {header[:200]}, found {','.join(row)[:200]!r}")
             yield place, values
     except csv.Error as error:
         raise InputError(f"{path} line {rows.line_num}: {error}") from error
@@ -126,7 +126,7 @@ def parse_csv(path: Path, text: str) -> Listing:
     listing = Listing()
     for place, values in rows_of(path, text, len(header)):
         if "" in values:
-            raise InputError(f"{place}: expected {','.join(header)}, found {','.join(values)!r}")
+            raise InputError(f"{place}: expected {','.join(header)}, found {','.join(values)[:200]!r}")
         listing.add(place, values[0], values[1] if len(values) > 1 else None)
     return listing
 

@@ -46,7 +46,9 @@ def read_class_index(path: Path) -> tuple[str, ...]:
         if line.strip():
             index, _, name = line.strip().partition(" ")
             if index != str(len(names) + 1) or not name.strip():
-                raise InputError(f"{path} line {number}: expected '{len(names) + 1} NAME', found {line.strip()!r}")
+                raise InputError(
+                    f"{path} line {number}: expected '{len(names) + 1} NAME', found {line.strip()[:200]!r}"
+                )
             names.append(name.strip())
     return tuple(names)
 
@@ -63,10 +65,10 @@ def parse_ucf101(path: Path, text: str) -> Listing:
     for place, video, label in zip(listing.places, listing.paths, listing.labels, strict=True):
         folder = name_of(video[: -len(name_of(video)) - 1])
         if folder not in number_of:
-            raise InputError(f"{place}: expected CLASS/VIDEO with a class of classInd.txt, found {video!r}")
+            raise InputError(f"{place}: expected CLASS/VIDEO with a class of classInd.txt, found {video[:200]!r}")
         if label is not None and label != number_of[folder]:
             raise InputError(
-                f"{place}: label {label} contradicts the folder {folder!r}, which is class {number_of[folder]} in "
+                f"{place}: label {label[:99]} contradicts the folder {folder!r}, which is class {number_of[folder]} in "
                 "classInd.txt: correct one of them"
             )
         classes.append(folder)
@@ -94,7 +96,7 @@ def parse_hmdb51(folder: Path, part: str, names: list[str]) -> Listing:
         lines = parse_lines(folder / name, read_text(folder / name))
         for place, video, use in zip(lines.places, lines.paths, lines.labels, strict=True):
             if use not in ("0", "1", "2"):
-                raise InputError(f"{place}: expected 0, 1 or 2 after the video, found {use!r}")
+                raise InputError(f"{place}: expected 0, 1 or 2 after the video, found {str(use)[:200]!r}")
             if use == {"train": "1", "test": "2"}[wanted[1]]:
                 listing.add(place, f"{match[1]}/{video}", match[1])
     listing.class_names = tuple(classes)
