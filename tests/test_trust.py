@@ -147,7 +147,7 @@ class TestCheckpoints:
         [
             (
                 {"network": {"builder": "a2net_tiny", "arguments": {"num_classes": 10**9}}},
-                "size mismatch",
+                "2 class names, but num_classes",
             ),
             ({"network": {"builder": "a2net_tiny", "arguments": {"num_classes": 2**62}}}, "does not fit"),
             ({"network": {"builder": "resnet101", "arguments": {"num_classes": 2}}}, "Missing key"),
@@ -157,6 +157,7 @@ class TestCheckpoints:
             ({"network": {"builder": "a2net_tiny", "arguments": {"num_classes": 2, "places": ["x" * 10**6]}}}, "block"),
             ({"network": "a2net_tiny"}, "does not fit"),
             ({"class_names": ["left", "left"]}, "'left' twice"),
+            ({"class_names": [str(n) for n in range(100_001)]}, "the most is 100000"),
             ({"class_names": "ab"}, "list of names"),
             ({"class_names": [1, 2]}, "list of names"),
             ({"preprocessing": [1]}, "not preprocessing settings"),

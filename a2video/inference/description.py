@@ -22,6 +22,7 @@ FILES = {  # what an exported network consists of, beside its description, by th
 }
 PRECISIONS = ("float32", "bfloat16", "int8")
 INPUT, OUTPUT = "clips", "logits"
+MAX_CLASSES = 100_000  # a classifier for so many takes 800 MB
 MAX_JSON_BYTES = 64 << 20  # of a description
 
 
@@ -166,6 +167,8 @@ def checked_names(names: Any) -> tuple[str, ...]:
     """
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         raise ValueError("class_names must be a list of names")
+    if len(names) > MAX_CLASSES:
+        raise ValueError(f"class_names has {len(names)} names, and the most is {MAX_CLASSES}")
     if len(set(names)) < len(names):
         twice = next(name for name, count in Counter(names).items() if count > 1)
         raise ValueError(f"class_names has {twice[:80]!r} twice")

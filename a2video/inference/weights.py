@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from a2video.data.transforms import Preprocessing
@@ -65,9 +64,7 @@ def _trained(
         class_names = checked_names(about["class_names"])
         preprocessing = Preprocessing.from_dict(about["preprocessing"])
         if network is None:
-            with torch.device("meta"):  # whatever numbers stand there, no more memory is taken than the weights have
-                build(about["network"]).load_state_dict(weights, assign=True)
-            network = build(about["network"])
+            network = build(about["network"], len(class_names))
         network.load_state_dict(weights)
         if len(class_names) != getattr(network, "num_classes", len(class_names)):
             raise ValueError(f"{len(class_names)} class names for another number of logits")

@@ -29,10 +29,14 @@ def described(builder: Callable[P, M]) -> Callable[P, M]:
     return build_described
 
 
-def build(description: dict[str, Any]) -> nn.Module:
+def build(description: dict[str, Any], num_classes: int | None = None) -> nn.Module:
     """Builds the model a description stands for, with random weights.
 
     Only the builders that `a2video.models` names are ever called, so a description from a file is safe to build.
+
+    Args:
+        description: see described; from anywhere.
+        num_classes: that it must have; any when None.
 
     Raises:
         ValueError: the builder is unknown to this version, or does not take these arguments.
@@ -48,6 +52,8 @@ def build(description: dict[str, Any]) -> nn.Module:
     for argument, value in arguments.items():
         if isinstance(value, bool) or not isinstance(value, int | float | list):
             raise ValueError(f"model builder {name} takes numbers and lists, got {str(value)[:80]!r} for {argument!r}")
+    if num_classes is not None and (found := arguments.get("num_classes")) != num_classes:
+        raise ValueError(f"{num_classes} class names, but num_classes is {str(found)[:80]}")
     try:
         model: nn.Module = models.BUILDERS[name](**arguments)
     except TypeError as error:
