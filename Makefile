@@ -1,17 +1,22 @@
 # make demo   data, training, testing and classification in one go: results in runs/demo/
 # make test   every check: style, types, tests
 # make .venv  only the virtual environment, with the versions of constraints.txt
+# make fuzz       made-up lists, descriptions and checkpoints for 10 minutes (needs atheris, which it installs)
+# make versions   the fast tests with the lowest and the newest versions that setup.cfg allows
+# make pins       after a change of constraints.txt: its checksums, and the licences of what it names
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test .venv clean
+.PHONY: demo test .venv fuzz versions pins clean
 
-# torch goes first: where a CPU build is at hand, pip then keeps it.
-.venv/installed: setup.cfg pyproject.toml constraints.txt
+# Everything but torch with its checksum; of torch, pip keeps the CPU build where one is at hand.
+.venv/installed: setup.cfg pyproject.toml constraints.txt constraints-hashed.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --require-hashes -r constraints-hashed.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check torch==2.13.0 -c constraints.txt
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[test]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	$(BIN)/python -m pip check
 	touch .venv/installed
 
 .venv: .venv/installed
@@ -40,6 +45,18 @@ test: .venv
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/inference
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/inference
+
+fuzz: .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check atheris
+	$(BIN)/python benchmarks/fuzz_inputs.py --seconds 600 --out runs/fuzzed
+
+versions: .venv
+	$(BIN)/python checks/versions.py lowest --folder runs/versions
+	$(BIN)/python checks/versions.py newest --folder runs/versions
+
+pins: .venv
+	$(BIN)/python checks/hashes.py
+	$(BIN)/python checks/licences.py
 
 clean:
 	rm -rf .venv runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache

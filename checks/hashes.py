@@ -32,9 +32,9 @@ def main() -> None:
         command += ["--no-annotate", "--generate-hashes", "--extra", "test", "--constraint", str(CONSTRAINTS)]
         subprocess.run([*command, "--output-file", str(made), str(ROOT / "setup.cfg")], check=True)
         packages = re.split(r"^(?=\S)", made.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    kept = [package for package in packages if not package.startswith(("torch==", *OF_CUDA))]
+    kept = [package for package in packages if package and not package.startswith(("torch==", *OF_CUDA))]
     HASHED.write_text(HEADER + "".join(kept), encoding="utf-8")
-    print(f"Wrote {HASHED}: {len(kept) - 1} packages")
+    print(f"Wrote {HASHED}: {len(kept)} packages")
 
 
 if __name__ == "__main__":
