@@ -31,8 +31,7 @@ from a2video.inference import converters
 from a2video.inference.backends import Backend, TorchBackend
 from a2video.inference.description import FILES, Description
 from a2video.inference.onnx_backend import OnnxBackend
-from a2video.inference.openvino_backend import OpenVinoBackend
-from a2video.inference.packages import optional_package
+from a2video.inference.openvino_backend import OpenVinoBackend, openvino_core
 from a2video.inference.weights import Trained
 from a2video.models import a2net_resnet50, a2net_tiny
 
@@ -135,7 +134,7 @@ def main() -> None:
                 rows += measure(name, num_threads, num_rounds, Path(folder))
     times = ("CPU ms", "clock ms", "times as quick, CPU", "times as quick, clock")
     text = table(["", "computed by", *times, "largest difference in probability", "same top-5"], rows)
-    can = optional_package("openvino", "openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    can = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     bf16 = "" if "BF16" in can else "This CPU has no bfloat16 instructions: such networks are computed in float32.\n\n"
     where = circumstances(["torch", "onnxruntime", "openvino", "nncf"])
     explanation = __doc__.split("\n\n", 2)[2].strip()
