@@ -158,23 +158,19 @@ class DoubleAttention(nn.Module):
         )
 
     def _fused(self, x: Tensor) -> Tensor:
-        assert self.phi.bias is not None
-        assert self.rho.bias is not None
-        assert self.out.bias is not None
-        norm, x_flat = self.norm, x.flatten(2)
-        weights = torch.cat([self.theta.weight, self.rho.weight]).flatten(1)
-        parameters = weights, self.rho.bias, self.phi.weight.flatten(1), self.phi.bias, self.out.weight.flatten(1)
+        norm, flat, weights = self.norm, x.flatten(2), torch.cat([self.theta.weight, self.rho.weight]).flatten(1)
+        rest = self.rho.bias, self.phi.weight.flatten(1), self.phi.bias, self.out.weight.flatten(1), self.out.bias
         if not norm.training:
-            return evaluated(x_flat, *parameters, self.out.bias, norm).view(x.shape)
+            return evaluated(flat, weights, *rest, norm).view(x.shape)  # type: ignore[arg-type]
         y: Tensor
         y, mean, variance = NormalizedAttention.apply(  # type: ignore[no-untyped-call]
-            x_flat, *parameters, norm.weight, norm.bias, norm.eps
+            flat, weights, self.theta.bias, *rest, norm.weight, norm.bias, norm.eps
         )
         if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
             norm.num_batches_tracked += 1
             share = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
             count = y.shape[0] * y.shape[2]
-            norm.running_mean.lerp_(mean + self.out.bias.detach(), share)
+            norm.running_mean.lerp_(mean, share)
             norm.running_var.lerp_(variance * (count / (count - 1)), share)
         return y.view(x.shape)
 

@@ -18,19 +18,18 @@ class NormalizedAttention(Function):
     Sample by sample: P = softmax_L(W_θ X), Q = softmax_n(W_ρ X + b_ρ), D = X P^T, E = W_out (W_φ D + b_φ), and E Q.
     Kept for the backward pass are X, P, Q and small matrices; E Q, the largest tensor of all, is computed again, which
     is one of 13 matrix products of its size. As the columns of Q sum to one, the mean of E Q is subtracted from E.
-    b_θ and b_out have no influence: the softmax over positions takes away the one, batch norm the other.
+    b_θ and b_out change nothing but the mean: the softmax over positions takes away the one, batch norm the other.
 
     Args (of apply):
         x: X (B, c, L), in any memory layout, float32 or float64.
         weights: W_θ above W_ρ (2 c_n, c).
-        b_rho: (c_n,).
-        w_phi: (c_m, c).
-        b_phi: (c_m,).
-        w_out: (c, c_m).
+        b_theta, b_rho: (c_n,) each.
+        w_phi, b_phi: (c_m, c) and (c_m,).
+        w_out, b_out: (c, c_m) and (c,).
         gamma, beta, eps: of batch norm, (c,), (c,) and a number.
 
     Returns:
-        Y (B, c, L) in the layout of X, and mean and biased variance of W_out Z over the batch (c,).
+        Y (B, c, L) in the layout of X, and mean and biased variance of W_out Z + b_out over the batch (c,).
     """
 
     @staticmethod
@@ -38,10 +37,12 @@ class NormalizedAttention(Function):
         ctx: Any,
         x: Tensor,
         weights: Tensor,
+        b_theta: Tensor,
         b_rho: Tensor,
         w_phi: Tensor,
         b_phi: Tensor,
         w_out: Tensor,
+        b_out: Tensor,
         gamma: Tensor,
         beta: Tensor,
         eps: float,
@@ -59,6 +60,7 @@ class NormalizedAttention(Function):
         ctx.save_for_backward(
             x, gather, distribute, mixtures, descriptors, values, weights, w_phi, w_out, gamma, inverse
         )
+        mean = mean + b_out
         ctx.mark_non_differentiable(mean, variance)
         return y, mean, variance
 
@@ -94,7 +96,9 @@ class NormalizedAttention(Function):
             d_b_rho += d_rho.sum(1)
         d_w_phi = (d_descriptors @ mixtures.mT).sum(0)
         d_w_out = (d_values @ descriptors.mT).sum(0)
-        return d_x, d_weights, d_b_rho, d_w_phi, d_descriptors.sum((0, 2)), d_w_out, d_gamma, d_beta, None
+        d_b_theta, d_b_out = torch.zeros_like(d_b_rho), no_mean
+        d_b_phi = d_descriptors.sum((0, 2))
+        return d_x, d_weights, d_b_theta, d_b_rho, d_w_phi, d_b_phi, d_w_out, d_b_out, d_gamma, d_beta, None
 
 
 def evaluated(
