@@ -38,13 +38,11 @@ demo: .venv
 	@echo "The demo is done ($(DEMO)/control: the same network on clips that repeat one frame). Its files:"
 	@ls -d $(DEMO)/best.ckpt $(DEMO)/results.json $(DEMO)/*.png $(DEMO)/*.csv $(DEMO)/data
 
-# Apart, for once OpenVINO and ONNX Runtime have started their threads, a process is no place for tests that fork.
 test: .venv
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/inference
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/inference
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 fuzz: .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check atheris

@@ -1,10 +1,11 @@
-"""How quickly an exported network computes a clip, beside eager torch.
+"""How quickly a network computes a clip: as `a2video classify` does, exported, and in the style of its authors.
 
     python benchmarks/inference.py        # three minutes; writes results/inference.md
 
 Clips go through the backends of VideoClassifier: uint8 in, logits out, so normalisation counts. One clip at a time,
-each backend in turn in every round; "times as quick" is the median over the rounds of torch's time by the backend's in
-the same round. CPU time counts all threads. One thread bears a busy machine; of two, which must meet after each layer,
+each backend in turn in every round; "share" is the median over the rounds of the backend's time by that of the first
+line in the same round: eager torch as the network trains, for a2net_resnet50 the network of `plain_a2net.py` with the
+same weights. CPU time counts all threads. One thread bears a busy machine; of two, which must meet after each layer,
 one waits while the machine does other work, torch's more than the others: such rows count only from an idle machine.
 Networks have random weights with active attention blocks, and batch norms measured on blurred noise, so their results
 are no trained network's: 16 and 8 bits show here what they gain in time; what they cost in accuracy is for
@@ -14,6 +15,7 @@ are no trained network's: 16 and 8 bits show here what they gain in time; what t
 from __future__ import annotations
 
 import argparse
+import copy
 import hashlib
 import os
 import statistics
@@ -23,6 +25,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from plain_a2net import PlainA2Net
 from report import circumstances, table, write
 from torch import Tensor, nn
 
@@ -31,10 +34,10 @@ from a2video.inference import converters
 from a2video.inference.backends import Backend, TorchBackend
 from a2video.inference.description import FILES, Description
 from a2video.inference.onnx_backend import OnnxBackend
-from a2video.inference.openvino_backend import OpenVinoBackend
-from a2video.inference.packages import optional_package
+from a2video.inference.openvino_backend import OpenVinoBackend, openvino_core
 from a2video.inference.weights import Trained
 from a2video.models import a2net_resnet50, a2net_tiny
+from a2video.models.faster_inference import prepare_for_inference
 
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], int]] = {
     "a2net_resnet50": (a2net_resnet50, 224),
@@ -74,7 +77,15 @@ def backends(trained: Trained, folder: Path, num_threads: int) -> dict[str, Back
         converters.write_openvino(onnx_file, folder / "float32.xml", is_half=False)
         converters.write_openvino(onnx_file, folder / "bfloat16.xml", is_half=True)
         converters.write_int8(onnx_file, folder / "int8.xml", blurred_noise(16, side).split(1))
-    loaded: dict[str, Backend] = {"torch": TorchBackend(trained.network, trained.preprocessing, "cpu", num_threads)}
+    plain, ready = copy.deepcopy(trained.network), copy.deepcopy(trained.network)
+    if len(trained.network.get_submodule("conv4")) == 6:  # ResNet-50
+        plain = PlainA2Net(NUM_CLASSES).eval()
+        plain.load_state_dict(trained.network.state_dict())
+    prepare_for_inference(ready, torch.device("cpu"))
+    loaded: dict[str, Backend] = {
+        name: TorchBackend(network, trained.preprocessing, "cpu", num_threads)
+        for name, network in (("eager torch", plain), ("torch, as classify", ready))
+    }
     for path in (onnx_file, folder / "float32.xml", folder / "bfloat16.xml", folder / "int8.xml"):
         contents = {suffix: path.with_suffix(suffix).read_bytes() for suffix in FILES[path.suffix]}
         sums = {suffix: hashlib.sha256(content).hexdigest() for suffix, content in contents.items()}
@@ -105,11 +116,11 @@ def measure(name: str, num_threads: int, num_rounds: int, folder: Path) -> list[
     for key, values in times.items():
         cpu, clock = zip(*values, strict=True)
         ratios = [
-            statistics.median(a / b for a, b in zip(base, own, strict=True))
-            for base, own in zip(zip(*times["torch"], strict=True), (cpu, clock), strict=True)
+            statistics.median(b / a for a, b in zip(base, own, strict=True))
+            for base, own in zip(zip(*times["eager torch"], strict=True), (cpu, clock), strict=True)
         ]
-        gap = (logits[key].softmax(1) - logits["torch"].softmax(1)).abs().max().item()
-        has_same = torch.equal(logits[key].topk(5).indices, logits["torch"].topk(5).indices)
+        gap = (logits[key].softmax(1) - logits["eager torch"].softmax(1)).abs().max().item()
+        has_same = torch.equal(logits[key].topk(5).indices, logits["eager torch"].topk(5).indices)
         used = [f"{statistics.median(kind) * 1e3:.1f}" for kind in (cpu, clock)]
         ends = [f"{ratio:.2f}x" for ratio in ratios]
         load = f"load {os.getloadavg()[0]:.1f}"
@@ -133,9 +144,9 @@ def main() -> None:
             for num_threads in options.threads:
                 num_rounds = options.rounds * (4 if name == "a2net_tiny" else 1)
                 rows += measure(name, num_threads, num_rounds, Path(folder))
-    times = ("CPU ms", "clock ms", "times as quick, CPU", "times as quick, clock")
+    times = ("CPU ms", "clock ms", "share, CPU", "share, clock")
     text = table(["", "computed by", *times, "largest difference in probability", "same top-5"], rows)
-    can = optional_package("openvino", "openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    can = openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     bf16 = "" if "BF16" in can else "This CPU has no bfloat16 instructions: such networks are computed in float32.\n\n"
     where = circumstances(["torch", "onnxruntime", "openvino", "nncf"])
     explanation = __doc__.split("\n\n", 2)[2].strip()

@@ -1,4 +1,4 @@
-"""The A²-Net as its authors' code of the time would have it, written anew: what benchmarks/training.py starts from.
+"""The A²-Net as its authors' code of the time would have it, written anew: where other benchmarks start from.
 
 Batch norm, ReLU in place and convolution in one unit, and the block step by step as the paper writes it. It takes the
 weights of a2video.models.a2net_resnet50, so that both can be seen to be the same function.
@@ -22,12 +22,13 @@ STAGES = [  # name, width, stride, kernels of the middle convolutions in time, b
 class Textbook(nn.Module):
     """Double attention: gather, distribute, and all tensors in between."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, inner: int | None = None) -> None:
         super().__init__()
-        self.phi = nn.Conv3d(channels, channels // 2, 1)
-        self.theta = nn.Conv3d(channels, channels // 2, 1)
-        self.rho = nn.Conv3d(channels, channels // 2, 1)
-        self.out = nn.Conv3d(channels // 2, channels, 1)
+        inner = channels // 2 if inner is None else inner
+        self.phi = nn.Conv3d(channels, inner, 1)
+        self.theta = nn.Conv3d(channels, inner, 1)
+        self.rho = nn.Conv3d(channels, inner, 1)
+        self.out = nn.Conv3d(inner, channels, 1)
         self.norm = nn.BatchNorm3d(channels)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ class VideoClassifier:
 
     @property
     def network(self) -> nn.Module:
-        """The torch network.
+        """The torch network; one of a2video's has its batch norms within its convolutions, and is for inference only.
 
         Raises:
             AttributeError: another runtime computes the logits.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from a2video.data.transforms import Preprocessing
 from a2video.inference.description import INPUT, OUTPUT
+from a2video.inference.openvino_backend import openvino_core
 from a2video.inference.packages import optional_package
 from a2video.inference.weights import Trained
 
@@ -69,7 +70,7 @@ def write_onnx(trained: Trained, path: Path) -> None:
 def write_openvino(onnx_file: Path, path: Path, is_half: bool) -> None:
     """Writes path.xml and path.bin from an ONNX file; `is_half`: weights in 16 bits."""
     openvino = optional_package("openvino", "openvino")
-    openvino.save_model(openvino.Core().read_model(onnx_file.read_bytes()), path, compress_to_fp16=is_half)
+    openvino.save_model(openvino_core().read_model(onnx_file.read_bytes()), path, compress_to_fp16=is_half)
 
 
 def write_int8(onnx_file: Path, path: Path, clips: Iterable[Tensor]) -> None:
@@ -80,7 +81,7 @@ def write_int8(onnx_file: Path, path: Path, clips: Iterable[Tensor]) -> None:
     """
     openvino, nncf = optional_package("openvino", "openvino"), optional_package("nncf", "int8")
     nncf.set_log_level(logging.ERROR)
-    model = openvino.Core().read_model(onnx_file.read_bytes())
+    model = openvino_core().read_model(onnx_file.read_bytes())
     data = nncf.Dataset([part.numpy() for part in clips])
     scope = nncf.IgnoredScope(types=["MatMul"], validate=False)
     with _quiet(), redirect_stdout(sys.stderr):  # (its progress bars)

@@ -12,6 +12,8 @@ from a2video.errors import InputError
 from a2video.inference.backends import Backend, TorchBackend
 from a2video.inference.description import read_exported
 from a2video.inference.weights import load_trained
+from a2video.models.faster_inference import prepare_for_inference
+from a2video.models.resnet import ResNet
 
 CHOICES = ("auto", "torch", "onnxruntime", "openvino")
 FITTING = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}  # the first is what "auto" takes
@@ -46,6 +48,8 @@ def load(
     if name == "torch":
         trained = load_trained(path, network)
         torch_backend = TorchBackend(trained.network, trained.preprocessing, device, num_threads)
+        if network is None and isinstance(trained.network, ResNet):
+            prepare_for_inference(trained.network, torch_backend.device)
         return Loaded(torch_backend, trained.class_names, trained.preprocessing)
     if network is not None:
         raise InputError(f"{path} has its own network: leave `network` out, or give a checkpoint")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class OpenVinoBackend(Backend):
     ) -> None:
         if device not in ("auto", "cpu"):
             raise InputError(f"device {device!r} cannot be used with OpenVINO here: choose auto or cpu")
-        core = optional_package("openvino", "openvino").Core()
+        core = openvino_core()
         is_bf16 = description.precision == "bfloat16"
         is_bf16 &= emulate or "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         options = {
@@ -65,6 +66,21 @@ class OpenVinoBackend(Backend):
         """See Backend."""
         parts = [self.model(part.numpy())[0] for part in torch.split(clips, MAX_CLIPS)]
         return torch.cat([torch.from_numpy(part.copy()) for part in parts])
+
+
+def openvino_core() -> Any:
+    """OpenVINO's entrance, one for a process and never given back.
+
+    OpenVINO 2026.4 gives the thread that first asks it about the CPU another stack for signals. If that Core ends in
+    another thread, where garbage may be collected, the memory is freed but stays in use: the next signal is a
+    segmentation fault.
+    """
+    return _core(optional_package("openvino", "openvino"))
+
+
+@cache
+def _core(openvino: Any) -> Any:
+    return openvino.Core()
 
 
 def read_model(core: Any, path: Path, contents: dict[str, bytes]) -> Any:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from a2video.models.dims import BATCH_NORMS, CONVOLUTIONS
+from a2video.models.fused_attention import NormalizedAttention, evaluated
 
 Form = Literal["auto", "reassociated", "textbook"]
 
@@ -51,9 +52,9 @@ def double_attention(
     gather = _softmax(gather_scores, dim=2)  # (B, c_n, L), rows sum to 1
     distribute = _softmax(distribute_scores, dim=1)  # (B, c_n, L), columns sum to 1
     if textbook:
-        features = w_phi @ x + b_phi[:, None]  # (c_m, c) (B, c, L) -> (B, c_m, L)
+        features = w_phi.expand(len(x), -1, -1) @ x + b_phi[:, None]  # (c_m, c) (B, c, L) -> (B, c_m, L)
         descriptors = features @ gather.transpose(1, 2)  # (B, c_m, L) (B, L, c_n) -> (B, c_m, c_n)
-        return w_out @ (descriptors @ distribute)  # (c, c_m) (B, c_m, L) -> (B, c, L)
+        return w_out.expand(len(x), -1, -1) @ (descriptors @ distribute)  # (c, c_m) (B, c_m, L) -> (B, c, L)
     mixtures = x @ gather.transpose(1, 2)  # (B, c, L) (B, L, c_n) -> (B, c, c_n)
     descriptors = w_phi @ mixtures + b_phi[:, None]  # (B, c_m, c_n)
     return (w_out @ descriptors) @ distribute  # (B, c, c_n) (B, c_n, L) -> (B, c, L)
@@ -119,6 +120,8 @@ class DoubleAttention(nn.Module):
                 f"expected (B, {self.phi.in_channels}, then {self.dims} position dimensions: dims={self.dims}), "
                 f"got {tuple(x.shape)}"
             )
+        if self._can_fuse(x):
+            return self._fused(x)
         assert self.phi.bias is not None
         assert self.out.bias is not None
         y = double_attention(
@@ -130,9 +133,46 @@ class DoubleAttention(nn.Module):
             self.out.weight.flatten(1),
             self._use_textbook(x),
         )
-        y = y.view(x.shape) + self.out.bias.view(-1, *[1] * self.dims)
+        y = y.view(x.shape) + self.out.bias.to(y.dtype).view(-1, *[1] * self.dims)
         residual: Tensor = x + self.norm(y)
         return residual
+
+    def _can_fuse(self, x: Tensor) -> bool:
+        """Whether `fused_attention` computes this; its layers must be torch's own, with nobody watching them."""
+        layers = (self.phi, self.theta, self.rho, self.out)
+        return (
+            self.form == "auto"
+            and not self._use_textbook(x)
+            and x.device.type == "cpu"
+            and x.dtype == self.phi.weight.dtype
+            and x.dtype in (torch.float32, torch.float64)
+            and x.shape[0] * prod(x.shape[2:]) > 1
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+            and all(type(layer) is CONVOLUTIONS[self.dims] for layer in layers)
+            and type(self.norm) is BATCH_NORMS[self.dims]
+            and self.norm.affine
+            and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in (*layers, self.norm))
+            and (self.norm.training or not torch.is_grad_enabled())
+            and (self.norm.training or self.norm.running_mean is not None)
+        )
+
+    def _fused(self, x: Tensor) -> Tensor:
+        norm, flat, weights = self.norm, x.flatten(2), torch.cat([self.theta.weight, self.rho.weight]).flatten(1)
+        rest = self.rho.bias, self.phi.weight.flatten(1), self.phi.bias, self.out.weight.flatten(1), self.out.bias
+        if not norm.training:
+            return evaluated(flat, weights, *rest, norm).view(x.shape)  # type: ignore[arg-type]
+        y: Tensor
+        y, mean, variance = NormalizedAttention.apply(  # type: ignore[no-untyped-call]
+            flat, weights, self.theta.bias, *rest, norm.weight, norm.bias, norm.eps
+        )
+        if norm.running_mean is not None and norm.running_var is not None and norm.num_batches_tracked is not None:
+            norm.num_batches_tracked += 1
+            share = 1 / norm.num_batches_tracked.item() if norm.momentum is None else norm.momentum
+            count = y.shape[0] * y.shape[2]
+            norm.running_mean.lerp_(mean, share)
+            norm.running_var.lerp_(variance * (count / (count - 1)), share)
+        return y.view(x.shape)
 
     def _use_textbook(self, x: Tensor) -> bool:
         if self.form != "auto":

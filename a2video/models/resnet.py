@@ -74,13 +74,13 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, *size) -> (B, 4 * width, *size / stride)."""
-        activated = torch.relu(self.bn1(x))
+        activated = torch.relu_(self.bn1(x))
         y = self.conv1(activated)
-        y = self.conv2(torch.relu(self.bn2(y)))
-        y = self.conv3(torch.relu(self.bn3(y)))
+        y = self.conv2(torch.relu_(self.bn2(y)))
+        y = self.conv3(torch.relu_(self.bn3(y)))
         if self.shortcut_bn is not None:
-            activated = torch.relu(self.shortcut_bn(x))
-        residual: Tensor = y + (x if self.shortcut is None else self.shortcut(activated))
+            activated = torch.relu_(self.shortcut_bn(x))
+        residual: Tensor = y.add_(x if self.shortcut is None else self.shortcut(activated))
         return residual
 
 
@@ -115,12 +115,12 @@ class PostActivationBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, *size) -> (B, 4 * width, *size / stride)."""
-        y = torch.relu(self.bn1(self.conv1(x)))
-        y = torch.relu(self.bn2(self.conv2(y)))
+        y = torch.relu_(self.bn1(self.conv1(x)))
+        y = torch.relu_(self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
         if self.shortcut is not None and self.shortcut_bn is not None:
             x = self.shortcut_bn(self.shortcut(x))
-        return torch.relu(y + x)
+        return torch.relu_(y.add_(x))
 
 
 Block = type[Bottleneck] | type[PostActivationBottleneck]
@@ -209,12 +209,12 @@ class ResNet(nn.Module):
             raise ValueError(f"input must be at least {self.min_size} in ({self.size_names}), got {tuple(x.shape[2:])}")
         x = self.conv1(x)
         if self.bn1 is not None:
-            x = torch.relu(self.bn1(x))
+            x = torch.relu_(self.bn1(x))
         if self.pool is not None:
             x = self.pool(x)
         for name in self.stage_names:
             x = self.get_submodule(name)(x)
-        return x if self.bn is None else torch.relu(self.bn(x))
+        return x if self.bn is None else torch.relu_(self.bn(x))
 
     def forward(self, x: Tensor) -> Tensor:
         """Classifies clips or images.

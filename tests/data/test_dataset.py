@@ -1,9 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,26 +71,16 @@ def test_training_draws_depend_on_seed_epoch_and_video_alone(small_data: Path) -
     assert not torch.equal(training_set(small_data, seed=1)[3]["clips"], first)
 
 
-def test_workers_of_torchs_loader_change_nothing(small_data: Path) -> None:
-    """In a process of its own: forking one that has run other tests is not what a user does."""
-    code = f"""
-import sys, torch
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_dataset import training_set
-from a2video.data.dataset import EpochSampler, collate
-from pathlib import Path
-dataset = training_set(Path({str(small_data)!r}))
-sampler = EpochSampler(len(dataset), shuffle=True, seed=3)
-sampler.set_epoch(1)
-one_by_one = [dataset[index] for index in sampler]
-for num_workers in (0, 1, 2):
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_workers_change_nothing(small_data: Path, num_workers: int) -> None:
+    dataset = training_set(small_data)
+    sampler = EpochSampler(len(dataset), shuffle=True, seed=3)
+    sampler.set_epoch(1)
     loader = torch.utils.data.DataLoader(dataset, 4, sampler=sampler, num_workers=num_workers, collate_fn=collate)
     batches = list(loader)
-    assert [i for b in batches for i in b["video_indices"].tolist()] == [i["video_index"] for i in one_by_one]
-    assert torch.equal(torch.cat([b["clips"] for b in batches]), torch.stack([i["clips"] for i in one_by_one]))
-"""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+    one_by_one = [dataset[index] for index in sampler]
+    assert [i for batch in batches for i in batch["video_indices"].tolist()] == [i["video_index"] for i in one_by_one]
+    assert torch.equal(torch.cat([batch["clips"] for batch in batches]), torch.stack([i["clips"] for i in one_by_one]))
 
 
 def test_epoch_sampler_takes_every_video_once_in_a_new_order() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -74,6 +75,22 @@ def test_a_missing_package(
 ) -> None:  # fmt: skip
     monkeypatch.setitem(sys.modules, package, None)
     assert f'pip install "a2video[{extra}]"' in refused(exported / target / FILES[target])
+
+
+def test_openvino_leaves_signals_alone(exported: Path) -> None:
+    """A signal after a classifier has ended in another thread was a segmentation fault."""
+    code = f"""
+import signal, threading
+from a2video import VideoClassifier
+box = [VideoClassifier.load({str(exported / "openvino/net.xml")!r})]
+thread = threading.Thread(target=box.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+signal.raise_signal(signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
+    assert done.stdout == "handled\n"
 
 
 def test_a_package_missing_for_export(

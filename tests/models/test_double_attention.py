@@ -74,6 +74,106 @@ def test_all_forms_are_one_function_with_one_gradient() -> None:
             assert (one - another).norm() <= 1e-10 * one.norm() + 1e-13
 
 
+def step(block: DoubleAttention, x: torch.Tensor, layout: torch.memory_format) -> list[torch.Tensor]:
+    """Output, gradients and running statistics of a training step."""
+    x = x.detach().contiguous(memory_format=layout).requires_grad_()
+    block.zero_grad()
+    y = block(x)
+    y.mul(torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view(y.shape)).sum().backward()
+    gradients = [parameter.grad for parameter in block.parameters()]
+    return [y.detach(), x.grad, *gradients, block.norm.running_mean, block.norm.running_var]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_fused_training_is_the_same_function(layout: torch.memory_format, momentum: float | None) -> None:
+    x = torch.randn(3, 6, 2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    results = []
+    for form in FORMS:
+        block = random_block(form=form).train()
+        block.norm.eps, block.norm.momentum = 1e-3, momentum
+        torch.nn.init.normal_(block.norm.weight)
+        torch.nn.init.normal_(block.norm.bias)
+        assert block._can_fuse(x) == (form == "auto")
+        step(block, 2 * x, layout)
+        results.append(step(block, x, layout))
+        assert block.norm.num_batches_tracked == 2
+        assert results[-1][0].is_contiguous(memory_format=layout)
+    for other in results[1:]:
+        for one, another in zip(results[0], other, strict=True):
+            assert (one - another).abs().max() <= 1e-10 * one.abs().max() + 1e-12
+
+
+def test_fused_evaluation_is_the_same_function() -> None:
+    x = torch.randn(3, 6, 2, 3, 4, dtype=torch.float64)
+    results = []
+    for form in FORMS:
+        block = random_block(form=form).train()
+        block.norm.eps = 1e-3
+        torch.nn.init.normal_(block.norm.bias)
+        block(x)
+        with torch.no_grad():
+            assert block.eval()._can_fuse(x) == (form == "auto")
+            results.append(block(x + 1))
+    assert all(torch.allclose(results[0], other, rtol=1e-10, atol=1e-12) for other in results[1:])
+
+
+def test_fused_in_float32_is_no_less_exact() -> None:
+    """Also where attention is nearly even, and batch norm divides by what little is left."""
+    x = torch.randn(2, 32, 4, 6, 6, generator=torch.Generator().manual_seed(0)) * 0.05 + 1
+    results = []
+    for form, dtype in (("textbook", torch.float64), ("textbook", torch.float32), ("auto", torch.float32)):
+        block = random_block(channels=32, c_m=16, c_n=16, form=form).to(dtype)
+        block.norm.eps = 1e-5
+        results.append(step(block.train(), x.to(dtype), torch.contiguous_format)[:2])
+    exact, plain, fused = results
+    for e, p, f in zip(exact, plain, fused, strict=True):
+        assert (f - e).norm() <= 2 * (p - e).norm()
+        assert (f - e).norm() <= 1e-3 * e.norm()
+
+
+def test_fused_gradcheck() -> None:
+    block = random_block(channels=3, c_m=2, c_n=2).train()
+    block.norm.eps = 1e-2
+    x = torch.randn(2, 3, 1, 2, 2, dtype=torch.float64, requires_grad=True)
+    assert block._can_fuse(x)
+    assert torch.autograd.gradcheck(block, x)
+
+
+def test_fused_keeps_little_for_the_backward_pass() -> None:
+    """Beside x and the weights: P and Q, (c_n x positions) each, and small matrices."""
+    kept: dict[str, int] = {}
+    for form in ("auto", "textbook"):
+        block = DoubleAttention(64, form=form)
+        x = torch.randn(2, 64, 8, 14, 14, requires_grad=True)
+        tensors: dict[int, int] = {}
+
+        def note(tensor: torch.Tensor, tensors: dict[int, int] = tensors) -> torch.Tensor:
+            tensors[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            y = block(x)
+        tensors.pop(x.untyped_storage().data_ptr(), None)
+        del y
+        kept[form] = sum(tensors.values())
+    assert kept["auto"] < 0.5 * kept["textbook"]
+
+
+def test_watched_or_changed_layers_are_not_fused() -> None:
+    block, x = random_block().train(), torch.randn(2, 6, 2, 3, 4, dtype=torch.float64)
+    assert block._can_fuse(x)
+    handle = block.theta.register_forward_hook(lambda *_: None)
+    assert not block._can_fuse(x)
+    handle.remove()
+    assert not block._can_fuse(x.float())
+    assert not block._can_fuse(x[:1, :, :1, :1, :1])  # torch's batch norm refuses it
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        block(x[:1, :, :1, :1, :1])
+    block.norm = torch.nn.SyncBatchNorm(6)
+    assert not block._can_fuse(x)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_gradcheck(form: str) -> None:
     block = random_block(channels=3, c_m=2, c_n=2, form=form)
