@@ -38,23 +38,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal's encoding does not have
     try:
-        if args and args[0] in LIGHTNING_COMMANDS:
-            from a2video.lightning_cli import run
-
-            run(None if argv is None else args)
-        elif args and args[0] == "show-batch":
-            from a2video import show_batch
-
-            show_batch.run(args[1:])
-        elif args and args[0] == "doctor" and not {"-h", "--help"} & set(args):
-            from a2video.doctor import run as doctor
-
-            sys.exit(doctor(args[1:]))
-        else:
-            end = args.index("--") if args[:1] == ["splits"] and "--" in args else len(args)
-            options = _parser().parse_args(args[:end])
-            options.command = args[end + 1 :]
-            sys.exit(options.run(options))
+        try:
+            _run(args, argv is None)
+        finally:
+            print(end="", flush=True)  # while its failure can still be said
     except InputError as error:
         if (who := speaker()) is not None:
             print(f"a2video: error: {who}{one_sentence(error)}", file=sys.stderr)
@@ -66,9 +53,44 @@ def main(argv: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:
+        if not _is_output_broken():
+            raise
+        print(f"a2video: error: the output cannot be written ({error.strerror}): make room for it", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("a2video: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _run(args: list[str], is_program: bool) -> None:
+    if args and args[0] in LIGHTNING_COMMANDS:
+        from a2video.lightning_cli import run
+
+        run(None if is_program else args)
+    elif args and args[0] == "show-batch":
+        from a2video import show_batch
+
+        show_batch.run(args[1:])
+    elif args and args[0] == "doctor" and not {"-h", "--help"} & set(args):
+        from a2video.doctor import run as doctor
+
+        sys.exit(doctor(args[1:]))
+    else:
+        end = args.index("--") if args[:1] == ["splits"] and "--" in args else len(args)
+        options = _parser().parse_args(args[:end])
+        options.command = args[end + 1 :]
+        sys.exit(options.run(options))
+
+
+def _is_output_broken() -> bool:
+    """Whether what was printed cannot be written, and is then forgotten."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 def one_sentence(error: Exception) -> str:
