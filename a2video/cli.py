@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         try:
             _run(args, argv is None)
         finally:
-            print(end="", flush=True)  # while its failure can still be said
+            _flush()  # while a failure of it can still be said
     except InputError as error:
         if (who := speaker()) is not None:
             print(f"a2video: error: {who}{one_sentence(error)}", file=sys.stderr)
@@ -83,10 +83,15 @@ def _run(args: list[str], is_program: bool) -> None:
         sys.exit(options.run(options))
 
 
+def _flush() -> None:
+    if sys.stdout is not None:  # as after `>&-`
+        sys.stdout.flush()
+
+
 def _is_output_broken() -> bool:
     """Whether what was printed cannot be written, and is then forgotten."""
     try:
-        print(end="", flush=True)
+        _flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True

@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.augment import Augment
 from a2video.data.dataset import Batch, EpochSampler, VideoDataset
-from a2video.data.memory import GIB, share_of_memory
+from a2video.data.limits import GIB, share_of_memory
 from a2video.data.metadata import MetadataCache
 from a2video.data.protocols import OfPreprocessing, OneCentreClip, Protocol
 from a2video.data.pyav_reader import PyAVReader

@@ -15,7 +15,7 @@ import lightning.pytorch as pl
 import torch
 
 from a2video.data.dataset import VideoDataset
-from a2video.data.memory import GIB
+from a2video.data.limits import GIB
 from a2video.data.video_list import VideoList
 from a2video.data.watched_loader import PREFETCH_FACTOR, WatchedLoader
 from a2video.datamodule import VideoDataModule

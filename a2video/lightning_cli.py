@@ -30,7 +30,7 @@ from a2video.inference.weights import CHECKPOINT_KEY, read_checkpoint
 from a2video.logs import ShortEpochs, loggers
 from a2video.option_errors import explain
 from a2video.position import KEY
-from a2video.processes import check_processes
+from a2video.processes import check_processes, end_with_first
 from a2video.recognizer import Recognizer
 from a2video.report import write_predictions, write_test
 from a2video.score_parts import ScoreParts, about_test
@@ -311,6 +311,7 @@ def run(args: Sequence[str] | None = None) -> None:
 
 def command_line(kind: type[CLI], args: Sequence[str] | None) -> CLI:
     """Carries out the arguments as `kind` does; see run."""
+    end_with_first()
     os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # whatever loads a checkpoint runs nothing in it
     sys.path.append(str(Path.cwd()))  # a network of the user's own may lie here
     for harmless in HARMLESS_WARNINGS:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from a2video.data.memory import numbers, usable_memory
+from a2video.data.limits import numbers, usable_memory
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,24 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+from a2video.data.limits import die_with_parent
 from a2video.errors import InputError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
+LAUNCHER = "A2VIDEO_LAUNCHER"  # the variable with the number of the process that starts others
 SECONDS_TO_END = 10.0  # within which a launcher ends the others when the first process has failed
+
+
+def end_with_first() -> None:
+    """Lets the processes that Lightning starts end with the first one, that they never wait for one that was killed.
+
+    Called by each of them, and by the first one before it starts the others.
+    """
+    if os.environ.get(LAUNCHER) == str(os.getppid()):
+        die_with_parent()
+    os.environ[LAUNCHER] = str(os.getpid())
 
 
 def check_processes(trainer: Trainer, sync_batchnorm: bool) -> None:

@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 BEAT_SECONDS = 5.0
-NUM_SILENT_BEATS = 8  # 40 s: with the time to tell the others, all end within a minute
+PATIENCE_SECONDS = 35.0  # with the time to notice and to tell the others, all end within a minute
 GOODBYE = "goodbye"
 LOST = "lost"  # the key with the name of a process that is no more
 OF_GLOO = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "Read error")
@@ -28,8 +28,8 @@ class WatchRanks(pl.Callback):
 
     In a collective operation torch waits for a process that was killed, with its machine perhaps, until its time limit
     of up to half an hour; gloo alone notices at once that a connection was closed. So a thread of each rank counts up a
-    number in the store by which torch's processes have found each other, and looks at that of the next rank. Time in
-    which this process did not run itself, as when a whole job is suspended, accuses nobody.
+    number in the store by which torch's processes have found each other, and looks at that of the next rank. Little is
+    counted of a time in which this process did not run itself, as when a whole job is suspended.
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class WatchRanks(pl.Callback):
 
 
 class _Watch(threading.Thread):
-    """Gives signs of life and looks for those of the next rank.
+    """Looks whether there is news of the next rank and of the store.
 
     Args:
         name: of this run, the same on all ranks.
@@ -71,46 +71,57 @@ class _Watch(threading.Thread):
         self.end = threading.Event()
         self.is_good = False  # whether the end is in good order
         self._name, self._rank, self._next = name, rank, (rank + 1) % world
-        self._number = 0
-        self._seen = b""
-        self._num_silent = 0
-        self._num_alone = 0  # beats without the store, which a process of the first machine has
+        self._num_beats = 0
+        self._news = ""  # of the next rank
+        self._lost = ""  # whom another rank has lost
 
     def run(self) -> None:
         """Until the end of the run or of another rank."""
-        store: TCPStore | None = None
+        threading.Thread(target=self._beat, daemon=True).start()
+        last, seen = time.monotonic(), (0, "")
+        store_silent = next_silent = 0.0  # seconds without news
         while not self.end.wait(BEAT_SECONDS):
+            now = time.monotonic()
+            passed, last = min(now - last, 2 * BEAT_SECONDS), now  # while this process was awake
+            num_beats, news = self._num_beats, self._news
+            store_silent = store_silent + passed if num_beats == seen[0] else 0.0
+            next_silent = next_silent + passed if news == seen[1] != GOODBYE and not store_silent else 0.0
+            seen = num_beats, news
+            if next_silent > PATIENCE_SECONDS:
+                self._lost = f"rank {self._next}"  # as _beat will tell the others
+            elif store_silent > PATIENCE_SECONDS:  # which is on the first machine
+                self._lost = "the first process"
+            if self._lost:
+                self._leave(self._lost)
+
+    def _beat(self) -> None:
+        """In a thread of its own, for the store's operations may wait for ever if its process was stopped."""
+        store: TCPStore | None = None
+        while True:
+            is_end = self.end.wait(BEAT_SECONDS)
             try:
                 store = store or _store()
-                lost = self._beat(store)
-                self._num_alone = 0
+                self._talk(store, GOODBYE if is_end and self.is_good else str(self._num_beats))
             except RuntimeError:
-                store, self._num_alone = None, self._num_alone + 1
-                lost = "the first process" if self._num_alone >= NUM_SILENT_BEATS else ""
-            if lost and not self.end.is_set():
-                self._leave(lost)
-        if self.is_good and store is not None:
-            store.set(self._key(self._rank), GOODBYE)
+                store = None
+            else:
+                self._num_beats += 1
+            if is_end:
+                return
 
-    def _beat(self, store: TCPStore) -> str:
-        """Who is lost, if anyone."""
-        self._number += 1
-        store.set(self._key(self._rank), str(self._number))
-        if store.check([self._key(LOST)]):
-            return store.get(self._key(LOST)).decode()
-        key = self._key(self._next)
-        news = store.get(key) if store.check([key]) else b""
-        self._num_silent = 0 if news == GOODBYE.encode() or news != self._seen else self._num_silent + 1
-        self._seen = news
-        if self._num_silent < NUM_SILENT_BEATS:
-            return ""
-        store.set(self._key(LOST), f"rank {self._next}")
-        return f"rank {self._next}"
+    def _talk(self, store: TCPStore, ours: str) -> None:
+        lost, following = self._key(LOST), self._key(self._next)
+        store.set(self._key(self._rank), ours)
+        if store.check([following]):
+            self._news = store.get(following).decode()
+        if self._lost:
+            store.set(lost, self._lost)
+        elif store.check([lost]):
+            self._lost = store.get(lost).decode()
 
     def _leave(self, lost: str) -> None:
         """The main thread waits in an operation from which nothing else can call it."""
-        seconds = NUM_SILENT_BEATS * BEAT_SECONDS
-        sentence = f"a2video: rank {self._rank}: {lost} of this run has given no sign of life for {seconds:g} s"
+        sentence = f"a2video: rank {self._rank}: {lost} of this run gives no sign of life for {PATIENCE_SECONDS:g} s"
         print(f"{sentence}: {GO_ON}", file=sys.stderr, flush=True)
         time.sleep(2 * BEAT_SECONDS)  # for the others, should the store end with this process
         os._exit(1)

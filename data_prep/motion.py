@@ -20,6 +20,8 @@ import csv
 import json
 import math
 import multiprocessing
+import multiprocessing.pool
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -213,7 +215,8 @@ def render(label: str, rng: np.random.Generator, difficulty: Difficulty) -> Fram
 
 def encode(path: Path, frames: Frames) -> None:
     """Write `frames` as H.264, with one thread so that the bytes do not depend on the machine's load."""
-    with av.open(str(path), "w") as container:
+    unfinished = path.with_name(f".part-{path.name}")
+    with av.open(str(unfinished), "w") as container:
         options = {"preset": "veryfast", "crf": "20", "threads": "1"}
         stream = container.add_stream("libx264", rate=FRAME_RATE, options=options)
         stream.width = stream.height = SIZE
@@ -221,6 +224,7 @@ def encode(path: Path, frames: Frames) -> None:
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
+    unfinished.replace(path)
 
 
 def label_of(seed: int, split: str, index: int) -> str:
@@ -262,13 +266,24 @@ def generate(out: Path, settings: dict[str, Any], num_workers: int) -> bool:
                 table.writerow([name, label_of(settings["seed"], split, index)])
                 difficulty = DIFFICULTIES[settings["difficulty"]]
                 jobs.append((out / name, difficulty, settings["seed"], split, index))
-    with multiprocessing.get_context("spawn").Pool(num_workers) as pool:
+    with _pool(num_workers) as pool:
         for _ in tqdm(pool.imap_unordered(make_video, jobs, chunksize=4), total=len(jobs), unit="video"):
             pass
     unfinished = record.with_suffix(".part")
     unfinished.write_text(text)
     unfinished.replace(record)
     return True
+
+
+def _pool(num_workers: int) -> multiprocessing.pool.Pool:
+    """Processes that Ctrl-C, which is for this one, does not reach: they inherit that it is blocked."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return multiprocessing.get_context("spawn").Pool(num_workers)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        return multiprocessing.get_context("spawn").Pool(num_workers)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -299,6 +314,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wrote = generate(given.out, settings, given.num_workers)
     except ValueError as error:
         parser.exit(2, f"{error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "Stopped; run it again to make them all.\n")
     total = f"{sum(counts.values())} videos of {len(CLASSES)} classes"
     print(f"{'Wrote' if wrote else 'Kept the finished'} {total} in {given.out}")
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -22,7 +20,7 @@ import torch.multiprocessing  # lets tensors travel between processes in shared 
 from torch.utils.data import BatchSampler, Sampler
 
 from a2video.data.dataset import Batch, VideoDataset, collate
-from a2video.data.memory import limit_memory
+from a2video.data.limits import die_with_parent, limit_memory
 from a2video.data.to_gpu import CopyBeside, hand_over, pinned
 from a2video.errors import InputError
 
@@ -31,7 +29,6 @@ TICK_SECONDS = 0.5  # how often the time limit is looked at
 PATIENCE_SECONDS = 5.0  # between looks whether the parent is still there, and for a process to end
 MAX_DEATHS = 4  # of each worker on average, with no batch in between and no video to blame
 NO_VIDEO = -1
-PR_SET_PDEATHSIG = 1  # <sys/prctl.h>: the signal to get when the parent dies
 
 
 class WatchedLoader:
@@ -330,8 +327,8 @@ def _work(
     max_bytes: int,
 ) -> None:
     """What a worker does until its parent ends it, or has gone."""
-    if sys.platform == "linux" and is_child_of_main_thread:  # the kernel looks at the thread, not at the process
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even while a decoder hangs
+    if is_child_of_main_thread:  # the kernel looks at the thread, not at the process
+        die_with_parent()  # even while a decoder hangs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler, which a fork inherits
     if hasattr(signal, "SIGUSR1"):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from a2video.atomic import write_text
 from a2video.data.dataset import EpochSampler, VideoDataset
-from a2video.data.memory import share_of_memory
+from a2video.data.limits import share_of_memory
 from a2video.data.readers import VideoError
 from a2video.data.video_list import NO_LABEL, VideoList
 from a2video.data.views import even_views

@@ -3,7 +3,8 @@
 Videos whose names begin with `hang` hold the GIL for ever when they are opened, `crash` is a segmentation fault, and
 `grow` takes memory without end. A2VIDEO_FAULT="RANK MODULE:FUNCTION NUMBER SIGNAL" has the process of that rank send
 itself a signal in the given call of a function. A2VIDEO_CLOCK=SECONDS lets the clock jump: each second call of
-time.time and its like is so much later.
+time.time and its like is so much later. A2VIDEO_MEMORY=GIB is the memory that the machine is said to have.
+A2VIDEO_READY=FILE is made when the command begins.
 """
 
 from __future__ import annotations
@@ -47,10 +48,8 @@ def _grow() -> None:
 
 
 def signal_in(rank: str, place: str, number: str, name: str) -> None:
-    ranks = (os.environ.get(variable) for variable in ("RANK", "NODE_RANK", "LOCAL_RANK"))
-    if rank not in ("", *(found for found in ranks if found not in (None, "0"))) and (
-        rank != "0" or any(os.environ.get(variable, "0") != "0" for variable in ("RANK", "NODE_RANK", "LOCAL_RANK"))
-    ):
+    numbers = (os.environ.get(variable, "0") for variable in ("RANK", "NODE_RANK", "LOCAL_RANK"))
+    if rank != max(numbers):
         return
     module, _, path = place.partition(":")
     owner: Any = importlib.import_module(module)
@@ -75,10 +74,15 @@ def shake_clock(jump: float) -> None:
 
 if __name__ == "__main__":
     from a2video.cli import main
+    from a2video.data import limits
 
     harm_readers()
     if "A2VIDEO_FAULT" in os.environ:
         signal_in(*os.environ["A2VIDEO_FAULT"].split())
     if "A2VIDEO_CLOCK" in os.environ:
         shake_clock(float(os.environ["A2VIDEO_CLOCK"]))
-    main(sys.argv[1:])
+    if "A2VIDEO_MEMORY" in os.environ:
+        limits.usable_memory = lambda: int(os.environ["A2VIDEO_MEMORY"]) << 30
+    if "A2VIDEO_READY" in os.environ:
+        Path(os.environ["A2VIDEO_READY"]).touch()
+    main()

@@ -1,12 +1,16 @@
-"""How much memory there is, and a limit on that of a worker, so that one video cannot take all of it."""
+"""What bounds a process that others depend on: how much memory it may take, and that it ends with its parent."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 GIB = 2**30
+PR_SET_PDEATHSIG = 1  # <sys/prctl.h>: the signal to get when the parent dies
 
 
 def usable_memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
@@ -44,3 +48,9 @@ def limit_memory(num_bytes: int) -> None:
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         limit = pages * resource.getpagesize() + num_bytes
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
+
+
+def die_with_parent() -> None:
+    """Lets the kernel, where it can, end this process with the thread that has started it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
