@@ -2,9 +2,9 @@
 
 Videos whose names begin with `hang` hold the GIL for ever when they are opened, `crash` is a segmentation fault, and
 `grow` takes memory without end. A2VIDEO_FAULT="RANK MODULE:FUNCTION NUMBER SIGNAL" has the process of that rank send
-itself a signal in the given call of a function. A2VIDEO_CLOCK=SECONDS lets the clock jump: each second call of
-time.time and its like is so much later. A2VIDEO_MEMORY=GIB is the memory that the machine is said to have.
-A2VIDEO_READY=FILE is made when the command begins.
+itself a signal in the given call of a function, but not again when torchrun starts it again. A2VIDEO_CLOCK=SECONDS lets
+the clock jump: each second call of time.time and its like is so much later. A2VIDEO_MEMORY=GIB is the memory that the
+machine is said to have. A2VIDEO_READY=FILE is made when the command begins.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import importlib
 import itertools
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,7 @@ if __name__ == "__main__":
     from a2video.data import limits
 
     harm_readers()
-    if "A2VIDEO_FAULT" in os.environ:
+    if "A2VIDEO_FAULT" in os.environ and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
         signal_in(*os.environ["A2VIDEO_FAULT"].split())
     if "A2VIDEO_CLOCK" in os.environ:
         shake_clock(float(os.environ["A2VIDEO_CLOCK"]))

@@ -1,4 +1,4 @@
-"""Writes benchmarks/results/torture.md from what the tests of the campaign have written down: python write_table.py FOLDER."""
+"""Writes benchmarks/results/torture.md from what the campaign has written down: python write_table.py FOLDER."""
 
 from __future__ import annotations
 
