@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
 import math
@@ -51,12 +52,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"a2video: {message}", file=sys.stderr)
         sys.exit(signalled.status)
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         sys.exit(1)
     except OSError as error:
-        if not _is_output_broken():
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"a2video: error: the output cannot be written ({error.strerror}): make room for it", file=sys.stderr)
+        _forget_output()
+        what = error.filename or "the output"
+        print(f"a2video: error: {what} cannot be written ({error.strerror}): make room for it", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("a2video: interrupted", file=sys.stderr)
@@ -88,14 +91,10 @@ def _flush() -> None:
         sys.stdout.flush()
 
 
-def _is_output_broken() -> bool:
-    """Whether what was printed cannot be written, and is then forgotten."""
-    try:
-        _flush()
-    except OSError:
+def _forget_output() -> None:
+    """Lets Python end without another try to write what could not be written."""
+    if sys.stdout is not None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
 
 
 def one_sentence(error: Exception) -> str:

@@ -15,6 +15,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignore[attr-defined]
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventFileWriter
 
 from a2video.atomic import write_text
 from a2video.errors import InputError
@@ -65,7 +67,23 @@ class Table(CSVLogger):
 
 
 class Events(TensorBoardLogger):
-    """TensorBoard's events, without the empty hparams.yaml: all settings are in config.yaml."""
+    """TensorBoard's events, without the empty hparams.yaml: all settings are in config.yaml.
+
+    They are written at once. TensorboardX has a thread for it, which ends when the clock is set back by a month or the
+    disk is full; after ten more events the training would then wait for it for ever.
+    """
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        """What writes."""
+        is_new = self._experiment is None
+        summaries = super().experiment
+        writer = summaries.file_writer.event_writer if is_new else None
+        if isinstance(writer, EventFileWriter):  # and not that of the package tensorboard
+            writer._worker.stop()
+            writer.add_event = writer._ev_writer.write_event
+        return summaries
 
     @rank_zero_only
     def save(self) -> None:

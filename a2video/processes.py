@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,10 @@ def end_with_first() -> None:
 
     Called by each of them, and by the first one before it starts the others.
     """
-    if os.environ.get(LAUNCHER) == str(os.getppid()):
+    if LAUNCHER in os.environ and os.environ.get("LOCAL_RANK", "0") != "0":
         die_with_parent()
+        if os.environ[LAUNCHER] != str(os.getppid()):  # which has ended already
+            sys.exit(1)
     os.environ[LAUNCHER] = str(os.getpid())
 
 

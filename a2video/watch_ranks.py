@@ -13,7 +13,7 @@ import lightning.pytorch as pl
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 BEAT_SECONDS = 5.0
-PATIENCE_SECONDS = 35.0  # with the time to notice and to tell the others, all end within a minute
+PATIENCE_SECONDS = 30.0  # with the time to notice and to tell the others, all end within a minute
 GOODBYE = "goodbye"
 LOST = "lost"  # the key with the name of a process that is no more
 OF_GLOO = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "Read error")

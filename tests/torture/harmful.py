@@ -3,8 +3,8 @@
 Videos whose names begin with `hang` hold the GIL for ever when they are opened, `crash` is a segmentation fault, and
 `grow` takes memory without end. A2VIDEO_FAULT="RANK MODULE:FUNCTION NUMBER SIGNAL" has the process of that rank send
 itself a signal in the given call of a function, but not again when torchrun starts it again. A2VIDEO_CLOCK=SECONDS lets
-the clock jump: each second call of time.time and its like is so much later. A2VIDEO_MEMORY=GIB is the memory that the
-machine is said to have. A2VIDEO_READY=FILE is made when the command begins.
+the clock jump: so much later for 50 calls of time.time and its like, back for 50, and so on. A2VIDEO_MEMORY=GIB is the
+memory that the machine is said to have. A2VIDEO_READY=FILE is made when the command begins.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ def signal_in(rank: str, place: str, number: str, name: str) -> None:
 
 def shake_clock(jump: float) -> None:
     now, now_ns, count = time.time, time.time_ns, itertools.count()
-    time.time = lambda: now() + jump * (next(count) % 2)
-    time.time_ns = lambda: now_ns() + int(1e9 * jump) * (next(count) % 2)
+    time.time = lambda: now() + jump * (next(count) // 50 % 2)
+    time.time_ns = lambda: now_ns() + int(1e9 * jump) * (next(count) // 50 % 2)
 
 
 if __name__ == "__main__":

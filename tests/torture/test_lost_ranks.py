@@ -59,6 +59,7 @@ def survive(command: list[str], folder: Path, rank: int, place: str, name: str, 
     assert "Traceback" not in other.text
     assert other.left() == []
     victim.left(0)
+    victim.end()
 
 
 def _state(running: Running) -> str:
