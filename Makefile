@@ -1,11 +1,12 @@
 # make demo   data, training, testing and classification in one go: results in runs/demo/
 # make test   every check: style, types, tests
+# make torture  the campaign of faults: at most 20 minutes, writes benchmarks/results/torture.md
 # make .venv  only the virtual environment, with the versions of constraints.txt
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test .venv clean
+.PHONY: demo test torture .venv clean
 
 # torch goes first: where a CPU build is at hand, pip then keeps it.
 .venv/installed: setup.cfg pyproject.toml constraints.txt
@@ -40,6 +41,12 @@ test: .venv
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --ignore tests/inference
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile tests/inference
+
+# The short part of it is among the tests.
+torture: .venv
+	rm -rf runs/torture
+	-A2VIDEO_TORTURE=$(CURDIR)/runs/torture $(BIN)/python -m pytest -m "" --numprocesses 2 tests/torture
+	$(BIN)/python tests/torture/write_table.py runs/torture
 
 clean:
 	rm -rf .venv runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -24,6 +24,7 @@ import multiprocessing.pool
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -279,6 +280,7 @@ def _pool(num_workers: int) -> multiprocessing.pool.Pool:
     """Processes that Ctrl-C, which is for this one, does not reach: they inherit that it is blocked."""
     if not hasattr(signal, "pthread_sigmask"):
         return multiprocessing.get_context("spawn").Pool(num_workers)
+    resource_tracker.ensure_running()  # which else would unblock it
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
     try:
         return multiprocessing.get_context("spawn").Pool(num_workers)

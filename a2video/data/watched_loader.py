@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.util
 import os
 import queue
 import signal
@@ -139,6 +140,7 @@ class WatchedLoader:
             for indices in plan:
                 yield collate([self.dataset[index] for index in indices])
             return
+        multiprocessing.util.get_temp_dir()  # which this process removes; else each killed worker left one
         while len(self._workers) < self.num_workers:
             self._workers.append(self._new_worker())
         self._done.clear()  # of an earlier pass that was left; what is still under way is dropped on arrival

@@ -143,9 +143,9 @@ def test_clock(whole: Path, write_config: Writer, tmp_path: Path, years: int) ->
     now="goes on from the one with the most steps",
     quick=True,
 )
-def test_times_of_checkpoints(whole: Path, tmp_path: Path) -> None:
+def test_times_of_checkpoints(trained: Path, tmp_path: Path) -> None:
     names = {"last.ckpt": 24, "last-1.ckpt": 16, "best.ckpt": 8}
-    content = torch.load(whole / "last.ckpt", weights_only=True)
+    content = torch.load(trained / "last.ckpt", weights_only=True)
     for age, (name, steps) in enumerate(names.items()):
         torch.save({**content, "global_step": steps}, tmp_path / name)
         os.utime(tmp_path / name, (1e9 + age, 1e9 + age))  # the oldest seems to be the newest

@@ -107,13 +107,11 @@ def interrupt(running: Running, wait_for: str, folder: Path, seconds: float) -> 
     "classify: rarely not heard; the others: as now",
     now="status 130, one sentence, no process left, no half file under a final name",
 )
-def test_ctrl_c(
-    write_config: Writer, tiny_checkpoint: Path, videos: Path, tmp_path: Path, name: str, seed: int
-) -> None:
+def test_ctrl_c(write_config: Writer, trained: Path, videos: Path, tmp_path: Path, name: str, seed: int) -> None:
     rng = random.Random(f"{name} {seed}")
     text, wait_for = COMMANDS[name]
     (tmp_path / "temporary").mkdir()
-    command = command_of(text, write_config(tmp_path / "config"), tiny_checkpoint, videos)
+    command = command_of(text, write_config(tmp_path / "config"), trained / "best.ckpt", videos)
     running = Running(command, tmp_path, TMPDIR=str(tmp_path / "temporary"))
     interrupt(running, wait_for, tmp_path, rng.uniform(0, 1) if wait_for else rng.uniform(0, 5))
     code = running.end(60)
@@ -128,8 +126,12 @@ def test_ctrl_c(
         assert sentence.startswith(ENDS)
 
 
+@fault(
+    "Ctrl-C in fit, then gone on with",
+    before="the steps since the last checkpoint were lost",
+    now="it saves after the step; gone on with, it ends as if nobody had pressed it",
+)
 def test_ctrl_c_in_fit_loses_no_step(write_config: Writer, tmp_path: Path) -> None:
-    """The short one of the default tests: gone on with, it ends as if nobody had pressed it."""
     config = write_config(tmp_path)
     ends = {}
     for name, fault_ in (("whole", {}), ("parts", IN_STEP_3)):
