@@ -6,13 +6,16 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from uuid import uuid4
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_info
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 BEAT_SECONDS = 5.0
+SECONDS_TO_CONNECT = 20.0
 PATIENCE_SECONDS = 30.0  # with the time to notice and to tell the others, all end within a minute
 GOODBYE = "goodbye"
 LOST = "lost"  # the key with the name of a process that is no more
@@ -39,8 +42,12 @@ class WatchRanks(pl.Callback):
         """Begins to watch."""
         if trainer.world_size > 1 and "MASTER_PORT" in os.environ:
             name = trainer.strategy.broadcast(uuid4().hex)
-            self._thread = _Watch(name, trainer.global_rank, trainer.world_size)
-            self._thread.start()
+            store = _store()
+            if trainer.strategy.reduce_boolean_decision(store is not None) and store is not None:
+                self._thread = _Watch(name, trainer.global_rank, trainer.world_size, store)
+                self._thread.start()
+            else:
+                rank_zero_info("The ranks do not watch each other, for torch's store gives them no second connection")
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Ends in good order, as the others are told."""
@@ -64,12 +71,14 @@ class _Watch(threading.Thread):
         name: of this run, the same on all ranks.
         rank: of this process.
         world: number of ranks.
+        store: by which they talk; this connection is nobody else's.
     """
 
-    def __init__(self, name: str, rank: int, world: int) -> None:
+    def __init__(self, name: str, rank: int, world: int, store: TCPStore) -> None:
         super().__init__(daemon=True)
         self.end = threading.Event()
         self.is_good = False  # whether the end is in good order
+        self._store = store
         self._name, self._rank, self._next = name, rank, (rank + 1) % world
         self._num_beats = 0
         self._news = ""  # of the next rank
@@ -96,18 +105,12 @@ class _Watch(threading.Thread):
 
     def _beat(self) -> None:
         """In a thread of its own, for the store's operations may wait for ever if its process was stopped."""
-        store: TCPStore | None = None
-        while True:
-            is_end = self.end.wait(BEAT_SECONDS)
-            try:
-                store = store or _store()
-                self._talk(store, GOODBYE if is_end and self.is_good else str(self._num_beats))
-            except RuntimeError:
-                store = None
-            else:
+        is_end = False
+        with suppress(RuntimeError):  # the connection is lost
+            while not is_end:
+                is_end = self.end.wait(BEAT_SECONDS)
+                self._talk(self._store, GOODBYE if is_end and self.is_good else str(self._num_beats))
                 self._num_beats += 1
-            if is_end:
-                return
 
     def _talk(self, store: TCPStore, ours: str) -> None:
         lost, following = self._key(LOST), self._key(self._next)
@@ -130,10 +133,12 @@ class _Watch(threading.Thread):
         return f"a2video/{self._name}/{name}"
 
 
-def _store() -> TCPStore:
-    """A connection of our own, as torch's may be waiting."""
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=BEAT_SECONDS))
+def _store() -> TCPStore | None:
+    """A connection of our own, as torch's may be waiting; None where it cannot be had."""
+    with suppress(RuntimeError, ValueError):
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        return TCPStore(address, port, is_master=False, timeout=timedelta(seconds=SECONDS_TO_CONNECT))
+    return None
 
 
 def lost_connection(error: BaseException) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 from torch.distributed import TCPStore
 
 from a2video import watch_ranks
-from a2video.watch_ranks import _Watch, lost_connection
+from a2video.watch_ranks import _store, _Watch, lost_connection
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def left(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, str]]]:
 
 
 def watches() -> list[_Watch]:
-    found = [_Watch("a run", rank, 3) for rank in range(3)]
+    found = [_Watch("a run", rank, 3, _store()) for rank in range(3)]
     for watch in found:
         watch.start()
     time.sleep(0.5)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -110,16 +112,16 @@ def interrupt(running: Running, wait_for: str, folder: Path, seconds: float) -> 
 def test_ctrl_c(write_config: Writer, trained: Path, videos: Path, tmp_path: Path, name: str, seed: int) -> None:
     rng = random.Random(f"{name} {seed}")
     text, wait_for = COMMANDS[name]
-    (tmp_path / "temporary").mkdir()
     command = command_of(text, write_config(tmp_path / "config"), trained / "best.ckpt", videos)
-    running = Running(command, tmp_path, TMPDIR=str(tmp_path / "temporary"))
+    temporary = Path(tempfile.mkdtemp())  # sockets need a short name
+    running = Running(command, tmp_path, TMPDIR=str(temporary))
     interrupt(running, wait_for, tmp_path, rng.uniform(0, 1) if wait_for else rng.uniform(0, 5))
     code = running.end(60)
     assert running.left() == []
     assert "Traceback" not in running.text, running.text
     assert_whole(tmp_path)
-    left = [path for path in (tmp_path / "temporary").iterdir() if "torchinductor" not in path.name]
-    assert left == []
+    assert [path for path in temporary.iterdir() if "torchinductor" not in path.name] == []
+    shutil.rmtree(temporary)
     if code:  # or it was quicker
         assert code == 130, running.text
         sentence = running.last_line.rpartition("\r")[2]
