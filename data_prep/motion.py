@@ -20,16 +20,14 @@ import csv
 import json
 import math
 import multiprocessing
-import multiprocessing.pool
-import signal
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from jobs import without_ctrl_c
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -267,25 +265,15 @@ def generate(out: Path, settings: dict[str, Any], num_workers: int) -> bool:
                 table.writerow([name, label_of(settings["seed"], split, index)])
                 difficulty = DIFFICULTIES[settings["difficulty"]]
                 jobs.append((out / name, difficulty, settings["seed"], split, index))
-    with _pool(num_workers) as pool:
+    with without_ctrl_c():
+        pool = multiprocessing.get_context("spawn").Pool(num_workers)
+    with pool:
         for _ in tqdm(pool.imap_unordered(make_video, jobs, chunksize=4), total=len(jobs), unit="video"):
             pass
     unfinished = record.with_suffix(".part")
     unfinished.write_text(text)
     unfinished.replace(record)
     return True
-
-
-def _pool(num_workers: int) -> multiprocessing.pool.Pool:
-    """Processes that Ctrl-C, which is for this one, does not reach: they inherit that it is blocked."""
-    if not hasattr(signal, "pthread_sigmask"):
-        return multiprocessing.get_context("spawn").Pool(num_workers)
-    resource_tracker.ensure_running()  # which else would unblock it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        return multiprocessing.get_context("spawn").Pool(num_workers)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
