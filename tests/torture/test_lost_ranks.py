@@ -116,7 +116,7 @@ def test_killed_at_the_start(write_config: Writer, tmp_path: Path) -> None:
     place = "lightning.pytorch.strategies.launchers.subprocess_script:_launch_process_observer 1"
     running = Running(command, tmp_path, A2VIDEO_FAULT=f"0 {place} SIGKILL")
     assert running.end() == -signal.SIGKILL, running.text
-    assert running.left(20) == []
+    assert running.left(60) == []
 
 
 @pytest.fixture(scope="module")
