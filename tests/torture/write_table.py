@@ -12,8 +12,8 @@ from report import circumstances, table, write
 HEAD = """# What it survives
 
 `make torture` tries these faults in real processes on real files (`tests/torture/`) and writes this table. "Before" is
-what was seen at commit 2b91995; "not tried" and "by reading" are cells of faults that nobody tried there. "Lost" is what had been reported as saved; a training that is killed
-loses the steps since its last checkpoint.
+what was seen at commit 2b91995; "not tried" and "by reading" are cells of faults that nobody tried there. "Lost" is
+what had been reported as saved; a training that is killed loses the steps since its last checkpoint.
 """
 
 
