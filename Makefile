@@ -1,14 +1,15 @@
-# make demo   data, training, testing and classification in one go: results in runs/demo/
-# make test   every check: style, types, tests
-# make .venv  only the virtual environment, with the versions of constraints.txt
-# make fuzz       made-up lists, descriptions and checkpoints for 10 minutes (needs atheris, which it installs)
-# make versions   the fast tests with the lowest and the newest versions that setup.cfg allows
-# make pins       after a change of constraints.txt: its checksums, and the licences of what it names
+# make demo      data, training, testing and classification in one go: results in runs/demo/
+# make test      every check: style, types, tests
+# make .venv     only the virtual environment, with the versions of constraints.txt
+# make torture   the campaign of faults: at most 20 minutes, writes benchmarks/results/torture.md
+# make fuzz      made-up lists, descriptions and checkpoints for 10 minutes (needs atheris, which it installs)
+# make versions  the fast tests with the lowest and the newest versions that setup.cfg allows
+# make pins      after a change of constraints.txt: its checksums, and the licences of what it names
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test .venv fuzz versions pins clean
+.PHONY: demo test torture .venv fuzz versions pins clean
 
 # Everything but torch with its checksum; of torch, pip keeps the CPU build where one is at hand.
 .venv/installed: setup.cfg pyproject.toml constraints.txt constraints-hashed.txt
@@ -55,6 +56,12 @@ versions: .venv
 pins: .venv
 	$(BIN)/python checks/hashes.py
 	$(BIN)/python checks/licences.py
+
+# The short part of it is among the tests.
+torture: .venv
+	rm -rf runs/torture
+	-A2VIDEO_TORTURE=$(CURDIR)/runs/torture $(BIN)/python -m pytest -m "" --numprocesses 2 tests/torture
+	$(BIN)/python tests/torture/write_table.py runs/torture
 
 clean:
 	rm -rf .venv runs build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -111,7 +111,7 @@ def remove_parts(folder: Path) -> None:
 
 
 def run_files(folder: Path) -> list[Path]:
-    """The checkpoints of the run in this folder, the newest first."""
+    """The checkpoints of the run in this folder, the newest first by their files' times."""
     ours = [path for path in folder.glob("*.ckpt") if OURS.fullmatch(path.name)]
     return sorted(ours, key=lambda path: path.stat().st_mtime, reverse=True)
 
@@ -147,27 +147,35 @@ def newest_whole(path: str | Path) -> tuple[Path, dict[str, Any]]:
     others = [other for other in run_files(path.parent) if other.name != path.name]
     if not OURS.fullmatch(path.name) or not others:
         raise first
-    num_bad = 1
-    for other in others:
-        try:
-            content = read_checkpoint(other)
-        except InputError:
-            num_bad += 1
-        else:
-            what = "is damaged" if path.is_file() else "is missing"
-            rank_zero_info(f"{path} {what}: going on from the checkpoint before it, {other}")
-            return other, content
-    raise InputError(
-        f"all {num_bad} checkpoints in {path.parent} are damaged ({first}): restore one, or start anew with "
-        "--overwrite=true"
-    )
+    whole = [(other, content) for other in others if (content := _read(other))]
+    if not whole:
+        raise InputError(
+            f"all {1 + len(others)} checkpoints in {path.parent} are damaged ({first}): restore one, or start anew by "
+            "--overwrite=true"
+        )
+    other, content = max(whole, key=_num_steps)
+    what = "is damaged" if path.is_file() else "is missing"
+    rank_zero_info(f"{path} {what}: going on from the checkpoint before it, {other}")
+    return other, content
 
 
 def newest_finite(folder: Path) -> Path | None:
     """The newest checkpoint of the run in this folder that is whole and has only finite weights."""
-    for path in run_files(folder):
-        with suppress(InputError):
-            weights = read_checkpoint(path)["state_dict"].values()
-            if all(torch.isfinite(weight).all() for weight in weights if isinstance(weight, torch.Tensor)):
-                return path
+    whole = [(path, content) for path in run_files(folder) if (content := _read(path))]
+    for path, content in sorted(whole, key=_num_steps, reverse=True):
+        weights = content["state_dict"].values()
+        if all(torch.isfinite(weight).all() for weight in weights if isinstance(weight, torch.Tensor)):
+            return path
     return None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return read_checkpoint(path)
+    except InputError:
+        return None
+
+
+def _num_steps(whole: tuple[Path, dict[str, Any]]) -> int:
+    """What tells the newer checkpoint, as clocks do not; of equal ones the order is kept."""
+    return int(whole[1].get("global_step", 0))

@@ -34,16 +34,18 @@ from a2video.slurm import requeue, save_signal
 if TYPE_CHECKING:
     from a2video.datamodule import VideoDataModule
 
+ENDS = (signal.SIGINT, signal.SIGTERM)  # signals that end the run, the weightier last
 BATCH, ACCUMULATED = "data.batch_size times devices", "trainer.accumulate_grad_batches"
 
 
 class Checkpoints(Checkpoint):
     """Keeps last.ckpt in trainer.default_root_dir: a training resumed from it ends as if it had not been interrupted.
 
-    It is written after each epoch, at the end of fit and every `every_n_steps` steps. SIGTERM writes it after the step
-    that is under way and ends the process; SIGUSR1 writes it and goes on, and under SLURM puts the job into the queue
-    again, unless Lightning's SLURMEnvironment(auto_requeue=False) is configured. One rank that gets the signal is
-    enough. The network's validation is broken off for it, and starts anew when the training is resumed.
+    It is written after each epoch, at the end of fit and every `every_n_steps` steps. SIGTERM and Ctrl-C write it after
+    the step that is under way and end the process, a second Ctrl-C at once; SIGUSR1 writes it and goes on, and under
+    SLURM puts the job into the queue again, unless Lightning's SLURMEnvironment(auto_requeue=False) is configured. One
+    rank that gets the signal is enough. The network's validation is broken off for it, and starts anew when the
+    training is resumed.
 
     Args:
         every_n_steps: optimiser steps between checkpoints within an epoch; only at its end when None.
@@ -166,7 +168,7 @@ class Checkpoints(Checkpoint):
         number = self._asked(trainer)
         if number or (self.every_n_steps and trainer.global_step % self.every_n_steps == 0):
             self._save(trainer)
-        if number == signal.SIGTERM:  # what Lightning would log after this hook
+        if number in ENDS:  # what Lightning would log after this hook
             trainer._logger_connector.on_batch_end()
             trainer._logger_connector.update_train_step_metrics()
         self._answer(trainer, number)
@@ -227,22 +229,27 @@ class Checkpoints(Checkpoint):
     def _listen(self, trainer: pl.Trainer) -> None:
         """Takes the signals over from Lightning, whose handlers save in the middle of a step or wait for all ranks."""
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGUSR1"):
-            signal.signal(signal.SIGTERM, self._note)
-            signal.signal(save_signal(trainer), self._note)
+            for number in (*ENDS, save_signal(trainer)):
+                signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self._signal != signal.SIGTERM:
-            self._signal = number
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # a second one does not wait for the step
+        self._signal = max(self._signal, number, key=_weight)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning gives the other signals back."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _asked(self, trainer: pl.Trainer) -> int:
-        """The signal that any rank got, SIGTERM before others, or 0; the same on all ranks."""
+        """The weightiest signal that any rank got, or 0; the same on all ranks."""
         number = self._signal
         if trainer.world_size > 1:
             device = trainer.strategy.root_device
-            rank = torch.tensor([number == signal.SIGTERM, number > 0], dtype=torch.int, device=device)
-            torch.distributed.all_reduce(rank, torch.distributed.ReduceOp.MAX)
-            is_end, is_any = rank.tolist()
-            number = int(signal.SIGTERM) if is_end else int(save_signal(trainer)) * is_any
+            weight = torch.tensor(_weight(number), device=device)
+            torch.distributed.all_reduce(weight, torch.distributed.ReduceOp.MAX)
+            number = int((0, save_signal(trainer), *ENDS)[int(weight)])
         if self._signal == number:  # one that has come meanwhile waits
             self._signal = 0
         return number
@@ -251,13 +258,14 @@ class Checkpoints(Checkpoint):
         """Ends the run or goes on with it, after the checkpoint was written.
 
         Raises:
-            Interrupted: the signal was SIGTERM.
+            Interrupted: the signal was SIGTERM or Ctrl-C.
         """
         if number == 0:
             return
-        here, name = position(trainer, self._validated), signal.Signals(number).name
+        here = position(trainer, self._validated)
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         where = f"after step {trainer.global_step} (epoch {here['epoch']}, {here['batch']} batches of it done)"
-        if number != signal.SIGTERM:
+        if number not in ENDS:
             rank_zero_info(f"{name}: saved {self.path} {where}, going on")
             requeue(trainer)
             return
@@ -269,6 +277,11 @@ class Checkpoints(Checkpoint):
             else "",
             0 if is_child else 128 + number,  # Lightning kills the main process when a child of it fails
         )
+
+
+def _weight(number: int) -> int:
+    """0: no signal, 1: it asks for a checkpoint; others end the run."""
+    return 2 + ENDS.index(number) if number in ENDS else int(number > 0)
 
 
 def _skip(trainer: pl.Trainer, num_batches: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import json
 import math
@@ -39,23 +40,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal's encoding does not have
     try:
-        if args and args[0] in LIGHTNING_COMMANDS:
-            from a2video.lightning_cli import run
-
-            run(None if argv is None else args)
-        elif args and args[0] == "show-batch":
-            from a2video import show_batch
-
-            show_batch.run(args[1:])
-        elif args and args[0] == "doctor" and not {"-h", "--help"} & set(args):
-            from a2video.doctor import run as doctor
-
-            sys.exit(doctor(args[1:]))
-        else:
-            end = args.index("--") if args[:1] == ["splits"] and "--" in args else len(args)
-            options = _parser().parse_args(args[:end])
-            options.command = args[end + 1 :]
-            sys.exit(options.run(options))
+        try:
+            _run(args, argv is None)
+        finally:
+            _flush()  # while a failure of it can still be said
     except InputError as error:
         if (who := speaker()) is not None:
             print(f"a2video: error: {who}{one_sentence(error)}", file=sys.stderr)
@@ -65,11 +53,49 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f"a2video: {message}", file=sys.stderr)
         sys.exit(signalled.status)
     except BrokenPipeError:  # the reader of our output has gone, as in `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _forget_output()
+        what = error.filename or "the output"
+        print(f"a2video: error: {what} cannot be written ({error.strerror}): make room for it", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt:
         print("a2video: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _run(args: list[str], is_program: bool) -> None:
+    if args and args[0] in LIGHTNING_COMMANDS:
+        from a2video.lightning_cli import run
+
+        run(None if is_program else args)
+    elif args and args[0] == "show-batch":
+        from a2video import show_batch
+
+        show_batch.run(args[1:])
+    elif args and args[0] == "doctor" and not {"-h", "--help"} & set(args):
+        from a2video.doctor import run as doctor
+
+        sys.exit(doctor(args[1:]))
+    else:
+        end = args.index("--") if args[:1] == ["splits"] and "--" in args else len(args)
+        options = _parser().parse_args(args[:end])
+        options.command = args[end + 1 :]
+        sys.exit(options.run(options))
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # as after `>&-`
+        sys.stdout.flush()
+
+
+def _forget_output() -> None:
+    """Lets Python end without another try to write what could not be written."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def one_sentence(error: Exception) -> str:

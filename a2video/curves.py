@@ -9,6 +9,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from a2video.atomic import write_whole
+from a2video.errors import InputError
 from a2video.logs import LOGS, METRICS, Events, parts
 
 Curve = tuple[list[float], list[float]]  # epochs done, values
@@ -26,7 +28,7 @@ def leave_learning_curves(trainer: pl.Trainer) -> None:
     folder, steps_per_epoch = Path(trainer.default_root_dir), -(-int(num_batches) // accumulated)
     try:
         path = draw_learning_curves(parts(folder / LOGS), steps_per_epoch, folder / "learning_curves.png")
-    except OSError as error:  # such as a full disk, which may be what has stopped the training
+    except (InputError, OSError) as error:  # such as a full disk, which may be what has stopped the training
         print(f"The learning curves cannot be written: {error}")
     else:
         if path is not None:
@@ -78,8 +80,7 @@ def draw_learning_curves(folders: Sequence[Path], steps_per_epoch: int, path: Pa
         if len(axes.get_legend_handles_labels()[0]) > (axes is rate):
             axes.legend(frameon=False, fontsize=9)
     figure.suptitle(str(path.parent).replace("$", r"\$"), fontsize=12, y=0.98)
-    figure.savefig(path, dpi=110)
-    return path
+    return write_whole(path, lambda part: figure.savefig(part, format="png", dpi=110))
 
 
 def read_curves(folders: Sequence[Path], steps_per_epoch: int) -> tuple[dict[str, Curve], list[float]]:

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from a2video.augment import Augment
 from a2video.data.dataset import Batch, EpochSampler, VideoDataset
+from a2video.data.limits import GIB, share_of_memory
 from a2video.data.metadata import MetadataCache
 from a2video.data.protocols import OfPreprocessing, OneCentreClip, Protocol
 from a2video.data.pyav_reader import PyAVReader
@@ -61,6 +62,8 @@ class VideoDataModule(pl.LightningDataModule):
         prefetch_to_device: copy batches to the GPU as soon as they are ready, while it computes, and keep up to two for
             each worker there; without a GPU or workers nothing changes.
         time_limit_seconds: a video that takes longer to read counts as one that cannot be read (needs a worker).
+        max_worker_gib: memory that a worker may take, in GiB (of 1,024 MiB): a video that needs more counts as one that
+            cannot be read. An equal share of the machine's for each worker when None.
         max_bad_share: training stops when more than this share of its videos cannot be read, in [0, 1]. Fewer are
             replaced by other videos and listed in bad_videos.csv.
         seed: of all sampling and augmentation.
@@ -89,6 +92,7 @@ class VideoDataModule(pl.LightningDataModule):
         num_workers: int = 2,
         prefetch_to_device: bool = False,
         time_limit_seconds: float = 60.0,
+        max_worker_gib: float | None = None,
         max_bad_share: float = 0.01,
         seed: int = 0,
     ) -> None:
@@ -98,6 +102,8 @@ class VideoDataModule(pl.LightningDataModule):
                 "data.batch_size and data.test_batch_size must be at least 1 and data.num_workers at least 0, got "
                 f"{batch_size}, {test_batch_size} and {num_workers}"
             )
+        if max_worker_gib is not None and max_worker_gib <= 0:
+            raise InputError(f"data.max_worker_gib must be above 0, got {max_worker_gib}")
         if time_limit_seconds <= 0 or not 0 <= max_bad_share <= 1:
             raise InputError(
                 "expected data.time_limit_seconds > 0 and data.max_bad_share in [0, 1], got "
@@ -130,6 +136,7 @@ class VideoDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.prefetch_to_device = prefetch_to_device
         self.time_limit_seconds = time_limit_seconds
+        self.max_worker_gib = max_worker_gib
         self.max_bad_share = max_bad_share
         self.seed = seed
         self.class_names: tuple[str, ...] = ()
@@ -297,8 +304,14 @@ class VideoDataModule(pl.LightningDataModule):
             time_limit_seconds=self.time_limit_seconds,
             pin_memory=on_gpu,
             prefetch=on_gpu and self.prefetch_to_device,
+            max_worker_bytes=self._max_worker_bytes(),
         )
         return self.loaders[name]
+
+    def _max_worker_bytes(self) -> int:
+        if self.max_worker_gib is not None:
+            return int(self.max_worker_gib * GIB)
+        return share_of_memory(self.num_workers * (self.trainer.num_devices if self.trainer else 1))
 
 
 def _train_sampler(sampler: ClipSampler | None, p: Preprocessing) -> ClipSampler:

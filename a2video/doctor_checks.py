@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from a2video.machine import GIB, Machine
+from a2video.data.limits import GIB
+from a2video.machine import Machine
 
 Level = Literal["ok", "note", "warning", "error"]
 MIB = 2**20

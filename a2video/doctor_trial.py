@@ -15,12 +15,13 @@ import lightning.pytorch as pl
 import torch
 
 from a2video.data.dataset import VideoDataset
+from a2video.data.limits import GIB
 from a2video.data.video_list import VideoList
 from a2video.data.watched_loader import PREFETCH_FACTOR, WatchedLoader
 from a2video.datamodule import VideoDataModule
 from a2video.doctor_checks import Finding, Plan
 from a2video.lightning_cli import UnrunCLI, command_line
-from a2video.machine import GIB, Machine, share_cores
+from a2video.machine import Machine, share_cores
 
 NUM_DECODED = 12  # videos of the training list that are decoded
 NUM_STEPS = 3  # of each batch size; the first one, which allocates and compiles, is not timed

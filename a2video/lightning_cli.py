@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -24,17 +25,18 @@ from a2video.checkpoints import Checkpoints
 from a2video.comparison import comparison_table
 from a2video.curves import leave_learning_curves
 from a2video.datamodule import VideoDataModule
-from a2video.errors import InputError
+from a2video.errors import InputError, Interrupted
 from a2video.inference.weights import CHECKPOINT_KEY, read_checkpoint
 from a2video.logs import ShortEpochs, loggers
 from a2video.option_errors import explain
 from a2video.position import KEY
 from a2video.printable import shown
-from a2video.processes import check_processes
+from a2video.processes import check_processes, end_with_first
 from a2video.recognizer import Recognizer
 from a2video.report import write_predictions, write_test
 from a2video.score_parts import ScoreParts, about_test
 from a2video.scores import About, Scores
+from a2video.watch_ranks import lost_connection
 
 CLI = TypeVar("CLI", bound="ExperimentCLI")
 
@@ -48,6 +50,8 @@ HARMLESS_WARNINGS = [
     r"The number of training batches .* is smaller than the logging interval",
     r"LightningCLI's args parameter is intended to run from within Python",
 ]
+
+UNWANTED = ("Tip: For seamless cloud", "Detected KeyboardInterrupt")  # of what Lightning logs
 
 
 class ExperimentParser(LightningArgumentParser):
@@ -214,6 +218,16 @@ class ExperimentCLI(LightningCLI):
             make_folder(Path(self.trainer.default_root_dir), "trainer.default_root_dir")
         try:
             super()._run_subcommand(subcommand)
+        except SystemExit as end:  # Lightning's, after Ctrl-C
+            if not isinstance(end.__context__, KeyboardInterrupt):
+                raise
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            kept = ": what is scored is kept, the same command goes on" if subcommand == "test" else ""
+            raise Interrupted(f"interrupted{kept}" if self.trainer.is_global_zero else "", 130) from None
+        except RuntimeError as error:
+            if (sentence := lost_connection(error)) is None:
+                raise
+            raise Interrupted(f"rank {self.trainer.global_rank}: {sentence}", 1) from error
         finally:
             leave_learning_curves(self.trainer)
 
@@ -301,12 +315,13 @@ def run(args: Sequence[str] | None = None) -> None:
 
 def command_line(kind: type[CLI], args: Sequence[str] | None) -> CLI:
     """Carries out the arguments as `kind` does; see run."""
+    end_with_first()
     os.environ.setdefault("TORCH_FORCE_WEIGHTS_ONLY_LOAD", "1")  # whatever loads a checkpoint runs nothing in it
     sys.path.append(str(Path.cwd()))  # a network of the user's own may lie here
     for harmless in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", harmless)
     advertisements = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    advertisements.addFilter(lambda record: "Tip: For seamless cloud" not in record.getMessage())
+    advertisements.addFilter(lambda record: not any(text in record.getMessage() for text in UNWANTED))
     return kind(
         Recognizer,
         VideoDataModule,

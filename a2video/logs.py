@@ -2,23 +2,107 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import os
 import re
+from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment  # type: ignore[attr-defined]
 from lightning.pytorch.utilities import rank_zero_only
+from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventFileWriter
+
+from a2video.atomic import write_text
+from a2video.errors import InputError
 
 LOGS, METRICS, CONFIG = "logs", "metrics.csv", "config.yaml"
+GO_ON = "make room for it, then go on from the last checkpoint by --ckpt_path last"
+
+
+class Rows(ExperimentWriter):
+    """metrics.csv, of which nothing is lost where a disk is full or the process is killed while it gets new columns."""
+
+    def save(self) -> None:
+        """Adds the rows that were logged since the last call: all or none of them.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        path = Path(self.metrics_file_path)
+        try:
+            self._size = path.stat().st_size if path.is_file() else 0
+            super().save()
+        except OSError as error:
+            self.metrics = []  # not to be tried once more at the end
+            with suppress(OSError):
+                os.truncate(path, self._size)
+            raise InputError(f"{path} cannot be written ({error.strerror or error}): {GO_ON}") from error
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        path, text = Path(self.metrics_file_path), io.StringIO(newline="")
+        table = csv.DictWriter(text, fieldnames)
+        table.writeheader()
+        with path.open(newline="", encoding="utf-8") as file:
+            table.writerows(csv.DictReader(file))
+        self._size = write_text(path, text.getvalue()).stat().st_size
+
+
+class Table(CSVLogger):
+    """Lightning's logger, with our way to write the file."""
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Rows:
+        """What writes."""
+        if self._experiment is None:
+            self._fs.makedirs(self.root_dir, exist_ok=True)
+            self._experiment = Rows(log_dir=self.log_dir)
+        return cast(Rows, self._experiment)
 
 
 class Events(TensorBoardLogger):
-    """TensorBoard's events, without the empty hparams.yaml: all settings are in config.yaml."""
+    """TensorBoard's events, without the empty hparams.yaml: all settings are in config.yaml.
+
+    They are written at once. TensorboardX has a thread for it, which ends when the clock is set back by a month or the
+    disk is full; after ten more events the training would then wait for it for ever.
+    """
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> SummaryWriter:
+        """What writes."""
+        is_new = self._experiment is None
+        summaries = super().experiment
+        writer = summaries.file_writer.event_writer if is_new else None
+        if isinstance(writer, EventFileWriter):  # and not that of the package tensorboard
+            writer._worker.stop()
+            writer.add_event = writer._ev_writer.write_event
+        return summaries
 
     @rank_zero_only
     def save(self) -> None:
-        """Puts on the disk what was logged."""
-        self.experiment.flush()
+        """Puts on the disk what was logged.
+
+        Raises:
+            InputError: it cannot be written.
+        """
+        try:
+            self.experiment.flush()
+        except OSError as error:
+            self.experiment.file_writer.event_writer._closed = True  # not to be tried once more at the end
+            raise InputError(f"{self.log_dir} cannot be written to ({error.strerror or error}): {GO_ON}") from error
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Closes the file; that the disk is full has been said."""
+        with suppress(OSError):
+            super().finalize(status)
 
 
 class ShortEpochs(pl.Callback):
@@ -40,7 +124,7 @@ def loggers(folder: Path, resumed_at: int | None) -> list[Logger]:
         folder: of all output.
         resumed_at: the number with which steps are logged next, in a run that is resumed; None in a new one.
     """
-    table = CSVLogger(folder, LOGS)
+    table = Table(folder, LOGS)
     if resumed_at is None:
         return [table, Events(folder, LOGS, table.version, default_hp_metric=False)]
     earlier = parts(folder / LOGS)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-GIB = 2**30
+from a2video.data.limits import numbers, usable_memory
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ def usable_cores(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
     """Cores that the affinity and the CPU quota of the container leave, at least 1."""
     affinity = getattr(os, "sched_getaffinity", None)
     num_cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quota, period = _numbers(cgroups / "cpu.max", 2) or (
-        *(_numbers(cgroups / "cpu/cpu.cfs_quota_us", 1) or (-1,)),
-        *(_numbers(cgroups / "cpu/cpu.cfs_period_us", 1) or (1,)),
+    quota, period = numbers(cgroups / "cpu.max", 2) or (
+        *(numbers(cgroups / "cpu/cpu.cfs_quota_us", 1) or (-1,)),
+        *(numbers(cgroups / "cpu/cpu.cfs_period_us", 1) or (1,)),
     )
     return max(1, min(num_cores, round(quota / period))) if quota > 0 else num_cores
 
@@ -137,14 +137,6 @@ def share_cores(num_wanted: int, num_cores: int, num_threads: int | None) -> tup
     if num_threads is not None and num_threads > num_left:
         setting += f" and num_threads to {num_left}"
     return num_workers, setting
-
-
-def usable_memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes of memory, or what the container's limit leaves of them."""
-    has_names = hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if has_names else 0
-    limits = [_numbers(cgroups / name, 1) for name in ("memory.max", "memory/memory.limit_in_bytes")]
-    return min([memory, *(limit[0] for limit in limits if limit and limit[0] > 0)])
 
 
 def existing(path: str | Path) -> Path:
@@ -173,15 +165,6 @@ def file_system_of(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
         if path.resolve().is_relative_to(place) and len(place.parts) >= len(found[0].parts):
             found = (place, kind)
     return found[1]
-
-
-def _numbers(path: Path, count: int) -> tuple[int, ...] | None:
-    """The whole numbers in a file of the kernel's; None if there are no such."""
-    try:
-        numbers = tuple(int(word) for word in path.read_text(encoding="ascii").split())
-    except (OSError, ValueError):  # `max` is no number: no limit
-        return None
-    return numbers if len(numbers) == count else None
 
 
 def _gpus() -> tuple[tuple[Gpu, ...], str | None, int | None]:

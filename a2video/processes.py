@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import TYPE_CHECKING
 
+from a2video.data.limits import die_with_parent
 from a2video.errors import InputError
 
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
+LAUNCHER = "A2VIDEO_LAUNCHER"  # the variable with the number of the process that starts others
 SECONDS_TO_END = 10.0  # within which a launcher ends the others when the first process has failed
+
+
+def end_with_first() -> None:
+    """Lets the processes that Lightning starts end with the first one, that they never wait for one that was killed.
+
+    Called by each of them, and by the first one before it starts the others.
+    """
+    is_of_another = "RANK" in os.environ or "SLURM_PROCID" in os.environ  # torchrun or srun, who see to it themselves
+    if LAUNCHER in os.environ and os.environ.get("LOCAL_RANK", "0") != "0" and not is_of_another:
+        die_with_parent()
+        if os.environ[LAUNCHER] != str(os.getppid()):  # which has ended already
+            sys.exit(1)
+    os.environ[LAUNCHER] = str(os.getpid())
 
 
 def check_processes(trainer: Trainer, sync_batchnorm: bool) -> None:

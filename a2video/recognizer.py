@@ -35,6 +35,7 @@ from a2video.scheduled_lr import LearningRates, ScheduledLR, check_monitor, chec
 from a2video.schedules import Schedule
 from a2video.scores import COLUMNS, LABEL, NUM_VIEWS, VIDEO, Rows, join
 from a2video.throughput import Throughput
+from a2video.watch_ranks import WatchRanks
 
 
 class DescribedData(Interface):
@@ -135,8 +136,8 @@ class Recognizer(pl.LightningModule):
         return cast(DescribedData, datamodule)
 
     def configure_callbacks(self) -> list[pl.Callback]:
-        """Bad videos and losses, speed and learning rates are reported whoever made the trainer."""
-        return [BadVideos(), self.bad_losses, Throughput(), LearningRates()]
+        """Bad videos and losses, lost ranks, speed and learning rates are reported whoever made the trainer."""
+        return [WatchRanks(), BadVideos(), self.bad_losses, Throughput(), LearningRates()]
 
     def setup(self, stage: str) -> None:
         """Checks that the network's logits are one for each class of the data, and loads pretrained weights."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from a2video.atomic import write_text
+from a2video.atomic import write_text, write_whole
 from a2video.data.transforms import Preprocessing
 from a2video.data.video_list import NO_LABEL
 from a2video.data.views import load_test_views
@@ -79,8 +79,7 @@ def draw_confusion_matrix(scores: Scores, path: Path) -> Path:
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
         axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="predicted", ylabel="true", title=f"{len(labels)} videos, video level")
-    figure.savefig(path, dpi=120)
-    return path
+    return write_whole(path, lambda part: figure.savefig(part, format="png", dpi=120))
 
 
 def draw_predictions(scores: Scores, path: Path, num_videos: int = 12) -> Path:
@@ -106,8 +105,7 @@ def draw_predictions(scores: Scores, path: Path, num_videos: int = 12) -> Path:
     for axes in figure.axes:
         axes.axis("off")
     figure.suptitle("Frames of the centre clip, in order of time, with the video-level prediction")
-    figure.savefig(path, dpi=100)
-    return path
+    return write_whole(path, lambda part: figure.savefig(part, format="png", dpi=100))
 
 
 def _frames(path: str, one_view: Preprocessing) -> NDArray[np.uint8]:

@@ -65,7 +65,7 @@ def write_animation(rows: Sequence[Row], header: Sequence[str], path: Path) -> N
             _text(sheet, (x, y + LINE), shown, row.note, GREY)
             sheet.paste(_scaled(row.frames[time], factor, 1), (x, y + 2 * LINE))
         images.append(sheet.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE))
-    images[0].save(path, save_all=True, append_images=images[1:], duration=FRAME_MILLISECONDS, loop=0)
+    images[0].save(path, "GIF", save_all=True, append_images=images[1:], duration=FRAME_MILLISECONDS, loop=0)
 
 
 def _sheet(width: int, height: int, header: Sequence[str]) -> Image.Image:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from a2video.atomic import make_folder
+from a2video.atomic import make_folder, write_whole
 from a2video.data.dataset import EpochSampler
 from a2video.datamodule import VideoDataModule
 from a2video.errors import InputError
@@ -155,9 +155,9 @@ def run(args: Sequence[str]) -> None:
     size = f"{p.num_frames} frames, {p.crop_size} x {p.crop_size}"
     header = [f"epoch {options.epoch}: {len(rows)} training clips of {size}", *lines]
     if out.suffix.lower() == ".gif":
-        write_animation(rows, header, out)
+        write_whole(out, lambda part: write_animation(rows, header, part))
     else:
-        draw_sheet(rows, header).save(out)
+        write_whole(out, lambda part: draw_sheet(rows, header).save(part, "PNG"))
     print(*lines, f"Wrote {out}", sep="\n")
 
 

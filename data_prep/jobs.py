@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +28,20 @@ else:
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+
+@contextlib.contextmanager
+def without_ctrl_c() -> Generator[None]:
+    """Processes that are started in here never hear of Ctrl-C, which is for this one."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # whose start would let it through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass(frozen=True)
@@ -88,7 +103,8 @@ class _Worker(Generic[Job, Result]):
         self.deadline = math.inf  # of time.monotonic(), once the job runs
         self.connection, theirs = CONTEXT.Pipe()
         self.process = CONTEXT.Process(target=_serve, args=(function, theirs), daemon=True)
-        self.process.start()
+        with without_ctrl_c():  # the first one starts the fork server too
+            self.process.start()
         theirs.close()  # so that the end of the process closes the pipe
 
     def begin(self, job: Job) -> None:

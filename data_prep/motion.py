@@ -27,6 +27,7 @@ from typing import Any
 
 import av
 import numpy as np
+from jobs import without_ctrl_c
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -213,7 +214,8 @@ def render(label: str, rng: np.random.Generator, difficulty: Difficulty) -> Fram
 
 def encode(path: Path, frames: Frames) -> None:
     """Write `frames` as H.264, with one thread so that the bytes do not depend on the machine's load."""
-    with av.open(str(path), "w") as container:
+    unfinished = path.with_name(f".part-{path.name}")
+    with av.open(str(unfinished), "w") as container:
         options = {"preset": "veryfast", "crf": "20", "threads": "1"}
         stream = container.add_stream("libx264", rate=FRAME_RATE, options=options)
         stream.width = stream.height = SIZE
@@ -221,6 +223,7 @@ def encode(path: Path, frames: Frames) -> None:
         for pixels in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
+    unfinished.replace(path)
 
 
 def label_of(seed: int, split: str, index: int) -> str:
@@ -262,7 +265,9 @@ def generate(out: Path, settings: dict[str, Any], num_workers: int) -> bool:
                 table.writerow([name, label_of(settings["seed"], split, index)])
                 difficulty = DIFFICULTIES[settings["difficulty"]]
                 jobs.append((out / name, difficulty, settings["seed"], split, index))
-    with multiprocessing.get_context("spawn").Pool(num_workers) as pool:
+    with without_ctrl_c():
+        pool = multiprocessing.get_context("spawn").Pool(num_workers)
+    with pool:
         for _ in tqdm(pool.imap_unordered(make_video, jobs, chunksize=4), total=len(jobs), unit="video"):
             pass
     unfinished = record.with_suffix(".part")
@@ -299,6 +304,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         wrote = generate(given.out, settings, given.num_workers)
     except ValueError as error:
         parser.exit(2, f"{error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "Stopped; run it again to make them all.\n")
     total = f"{sum(counts.values())} videos of {len(CLASSES)} classes"
     print(f"{'Wrote' if wrote else 'Kept the finished'} {total} in {given.out}")
 

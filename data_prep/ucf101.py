@@ -102,6 +102,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         num_present = make_lists(given.lists, given.videos, given.out)
     except (InputError, OSError) as error:
         parser.exit(2, f"{error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "Stopped; run it again.\n")
     if num_present == 0:
         parser.exit(1)
 

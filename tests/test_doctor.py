@@ -12,9 +12,9 @@ import pytest
 from test_doctor_checks import GOOD, PLAN
 
 from a2video.cli import main
+from a2video.data.limits import GIB
 from a2video.doctor_lists import identical
 from a2video.doctor_trial import configured, suggest_batch_size, suggest_workers
-from a2video.machine import GIB
 
 Findings = list[dict[str, str]]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from a2video.data.limits import GIB
 from a2video.doctor_checks import (
     CHECKS,
     Plan,
@@ -26,7 +27,6 @@ from a2video.doctor_checks import (
     torchvision,
 )
 from a2video.machine import (
-    GIB,
     MODULES,
     Gpu,
     Machine,

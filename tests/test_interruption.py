@@ -152,6 +152,17 @@ def test_sigterm_loses_no_step(
     assert rows(parts) == rows(whole)
 
 
+def test_ctrl_c_saves_too(
+    write_config: Writer, tmp_path: Path, signal_at: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = signal.getsignal(signal.SIGINT)
+    signal_at("training_step", 3, signal.SIGINT)
+    assert status_of(fit_command(write_config(tmp_path))) == 130
+    assert "a2video: Ctrl-C: stopped after step 3 (epoch 0, 3 batches of it done)" in capsys.readouterr().err
+    assert torch.load(tmp_path / "out/last.ckpt", weights_only=True)["global_step"] == 3
+    assert signal.getsignal(signal.SIGINT) in (handler, signal.default_int_handler)
+
+
 def test_sigkill_at_random_moments(write_config: Writer, tmp_path: Path) -> None:
     config, rng = write_config(tmp_path), random.Random(0)
     options = ["--trainer.max_epochs=24", "--checkpoints.every_n_steps=3", "--trainer.limit_val_batches=1"]

@@ -77,7 +77,11 @@ def reading(path: str | Path) -> Iterator[None]:
     """Makes a VideoError of what a disk or a full memory may raise while a video is opened and read."""
     try:
         yield
-    except (OSError, MemoryError) as error:
+    except (OSError, MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # the latter is torch's
+            raise VideoError(f"{path}: takes more memory to read than there is for it here") from error
+        if isinstance(error, RuntimeError):
+            raise
         raise VideoError(f"{path}: {type(error).__name__} while it was read: {error}") from error
 
 

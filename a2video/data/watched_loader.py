@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
+import multiprocessing.util
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 import traceback
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from itertools import islice
 from typing import Any, cast
@@ -22,6 +21,7 @@ import torch.multiprocessing  # lets tensors travel between processes in shared 
 from torch.utils.data import BatchSampler, Sampler
 
 from a2video.data.dataset import Batch, VideoDataset, collate
+from a2video.data.limits import die_with_parent, limit_memory
 from a2video.data.to_gpu import CopyBeside, hand_over, pinned
 from a2video.errors import InputError
 
@@ -30,7 +30,6 @@ TICK_SECONDS = 0.5  # how often the time limit is looked at
 PATIENCE_SECONDS = 5.0  # between looks whether the parent is still there, and for a process to end
 MAX_DEATHS = 4  # of each worker on average, with no batch in between and no video to blame
 NO_VIDEO = -1
-PR_SET_PDEATHSIG = 1  # <sys/prctl.h>: the signal to get when the parent dies
 
 
 class WatchedLoader:
@@ -60,6 +59,8 @@ class WatchedLoader:
         pin_memory: let workers' batches arrive in page-locked memory, for CUDA.
         prefetch: let them arrive in the memory of the CUDA device that is current when the workers start, copied there
             while it computes: all that are ready, PREFETCH_FACTOR for each worker.
+        max_worker_bytes: of memory that a worker may take beyond what it begins with: a video that needs more cannot be
+            read. No limit where 0.
 
     Attributes:
         while_waiting: makes the context in which each batch is waited for, to measure it.
@@ -75,6 +76,7 @@ class WatchedLoader:
         time_limit_seconds: float = 60.0,
         pin_memory: bool = False,
         prefetch: bool = False,
+        max_worker_bytes: int = 0,
     ) -> None:
         self.dataset = dataset
         self.batch_sampler = (
@@ -84,6 +86,7 @@ class WatchedLoader:
         self.time_limit_seconds = time_limit_seconds
         self.pin_memory = pin_memory or prefetch
         self.prefetch = prefetch
+        self.max_worker_bytes = max_worker_bytes
         self.while_waiting: Callable[[], AbstractContextManager[None]] = nullcontext
         self._workers: list[_Worker] = []
         self._answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]] = queue.SimpleQueue()
@@ -137,6 +140,7 @@ class WatchedLoader:
             for indices in plan:
                 yield collate([self.dataset[index] for index in indices])
             return
+        multiprocessing.util.get_temp_dir()  # which this process removes; else each killed worker left one
         while len(self._workers) < self.num_workers:
             self._workers.append(self._new_worker())
         self._done.clear()  # of an earlier pass that was left; what is still under way is dropped on arrival
@@ -155,7 +159,7 @@ class WatchedLoader:
             yield batch
 
     def _new_worker(self) -> _Worker:
-        return _Worker(self.dataset, self._answers, self.pin_memory, self.prefetch)
+        return _Worker(self.dataset, self._answers, self.pin_memory, self.prefetch, self.max_worker_bytes)
 
     def _give(self, indices: list[int]) -> None:
         worker = min(self._workers, key=lambda worker: len(worker.tasks))
@@ -251,6 +255,7 @@ class _Worker:
         answers: queue.SimpleQueue[tuple[_Worker, int | None, Any]],
         pin_memory: bool,
         prefetch: bool,
+        max_bytes: int,
     ) -> None:
         context = cast("multiprocessing.context.ForkContext", multiprocessing.get_context())
         self.tasks: dict[int, list[int]] = {}  # indices of the batches that it owes, by their numbers
@@ -260,9 +265,10 @@ class _Worker:
         self._num_known_bad = len(dataset.known_bad)
         self.connection, its_end = context.Pipe()
         in_main_thread = threading.current_thread() is threading.main_thread()
-        arguments = (its_end, self._table, dataset, in_main_thread)
+        arguments = (its_end, self._table, dataset, in_main_thread, max_bytes)
         self.process = context.Process(target=_work, args=arguments, daemon=True)
-        self.process.start()
+        with _without_interrupts():
+            self.process.start()
         its_end.close()  # so that its death ends our reading from the pipe
         device = torch.cuda.current_device() if pin_memory else None
         move = CopyBeside() if prefetch else pinned
@@ -316,16 +322,22 @@ class _Worker:
 
 
 def _work(
-    connection: multiprocessing.connection.Connection, table: Any, dataset: VideoDataset, is_child_of_main_thread: bool
+    connection: multiprocessing.connection.Connection,
+    table: Any,
+    dataset: VideoDataset,
+    is_child_of_main_thread: bool,
+    max_bytes: int,
 ) -> None:
     """What a worker does until its parent ends it, or has gone."""
-    if sys.platform == "linux" and is_child_of_main_thread:  # the kernel looks at the thread, not at the process
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # even while a decoder hangs
+    if is_child_of_main_thread:  # the kernel looks at the thread, not at the process
+        die_with_parent()  # even while a decoder hangs
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's affair
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # not the parent's handler, which a fork inherits
     if hasattr(signal, "SIGUSR1"):
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     torch.set_num_threads(1)
+    if max_bytes:
+        limit_memory(max_bytes)
     dataset.on_read = partial(_note, table)
     parent = os.getppid()
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
@@ -344,6 +356,19 @@ def _work(
                 answer = RuntimeError(f"in a data loading worker:\n{traceback.format_exc()}")
             connection.send((number, answer))
             del answer  # its memory
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Ctrl-C waits: Python swallows what is raised within its own functions around a fork."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _note(table: Any, video_index: int | None) -> None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from a2video.atomic import write_text
 from a2video.data.dataset import EpochSampler, VideoDataset
+from a2video.data.limits import share_of_memory
 from a2video.data.readers import VideoError
 from a2video.data.video_list import NO_LABEL, VideoList
 from a2video.data.views import even_views
@@ -151,7 +152,11 @@ def predict_all(
     dataset = VideoDataset(videos, *even_views(classifier.preprocessing), timed=True)
     sampler = EpochSampler(len(dataset), shuffle=False)
     limit = options.time_limit_seconds or 60.0
-    loader = WatchedLoader(dataset, sampler, 1, num_workers=options.num_workers or 0, time_limit_seconds=limit)
+    num_workers = options.num_workers or 0
+    memory = share_of_memory(num_workers)
+    loader = WatchedLoader(
+        dataset, sampler, 1, num_workers=num_workers, time_limit_seconds=limit, max_worker_bytes=memory
+    )
     try:
         for path, batch in zip(paths, loader, strict=True):
             if batch["errors"]:

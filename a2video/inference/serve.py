@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
+import shutil
 import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +26,8 @@ from a2video.inference.serve_guard import Guard, OneRequest
 from a2video.inference.serve_uploads import Uploads
 
 MAX_CONNECTIONS = 64
+SECONDS_TO_LOCK = 60  # that a new server has at most
+PREFIX = "a2video-serve-"  # of folders for uploads
 SECONDS_TO_END = 1  # for answers that are on their way when the server is stopped
 
 
@@ -51,8 +56,8 @@ def serve(
     """
     with _ending_on_sigterm(), _bound(host, port) as listener:
         classifier = VideoClassifier.load(checkpoint, device)
-        with tempfile.TemporaryDirectory(prefix="a2video-serve-") as folder:
-            uploads = Uploads(Path(folder), round(max_megabytes * 1e6))
+        with _folder() as folder:
+            uploads = Uploads(folder, round(max_megabytes * 1e6))
             page = TryPage(classifier, tail(checkpoint), uploads, max_seconds)
             logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # what went wrong, uploads.py says
             config = uvicorn.Config(
@@ -70,6 +75,40 @@ def serve(
                 timeout_graceful_shutdown=SECONDS_TO_END,
             )
             _Server(config, page.name).run([listener])
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for uploads, which is removed in the end: by the next server, should this one be killed."""
+    for left in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        if time.time() - left.stat().st_mtime > SECONDS_TO_LOCK and (descriptor := _locked(left)) is not None:
+            shutil.rmtree(left, ignore_errors=True)
+            os.close(descriptor)
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+        descriptor = _locked(Path(folder))
+        try:
+            yield Path(folder)
+        finally:
+            if descriptor is not None:
+                os.close(descriptor)
+
+
+def _locked(folder: Path) -> int | None:
+    """Locks a folder until it is closed or this process ends; None where another one has it, or it is not ours."""
+    try:
+        import fcntl  # which Windows has not
+
+        descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    except (ImportError, OSError):
+        return None
+    try:
+        if os.fstat(descriptor).st_uid != os.getuid():
+            raise PermissionError
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 class _Server(uvicorn.Server):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from a2video.data.dataset import Batch, EpochSampler, Item, VideoDataset, collat
 from a2video.data.samplers import RandomClips
 from a2video.data.transforms import RandomCrop
 from a2video.data.video_list import VideoList
+from a2video.data.views import reading
 from a2video.data.watched_loader import WatchedLoader
 from a2video.errors import InputError
 
@@ -286,3 +288,27 @@ def test_seconds_are_counted_from_one_sign_of_life_to_the_next(videos: VideoList
         seconds.append(worker.seconds_without_news(0.5))
     assert np.allclose(seconds, [0, 0, 0.5, 1, 0, 0.5, 0, 0.5, 0])
     loader.close()
+
+
+@needs_fork
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_worker_has_a_limit_of_memory(videos: VideoList, monkeypatch: pytest.MonkeyPatch, no_orphans: None) -> None:
+    """A video that wants more cannot be read; with torch's memory or numpy's; others go on."""
+    load_views = dataset_module.load_views
+
+    def load_or_grow(path: Path, *rest: Any) -> Any:
+        with reading(path):
+            if "good 3" in str(path):
+                torch.zeros(1 << 30)
+            if "good 4" in str(path):
+                np.zeros(1 << 33)
+        return load_views(path, *rest)
+
+    monkeypatch.setattr(dataset_module, "load_views", load_or_grow)
+    few = VideoList("a list", videos.paths[3:5] + videos.paths[0:2], (0, 0, 0, 0), ("x",))
+    loader = WatchedLoader(dataset_of(few, False), EpochSampler(4, False), 4, num_workers=1, max_worker_bytes=1 << 30)
+    (batch,) = loader
+    loader.close()
+    reason = "takes more memory to read than there is for it here"
+    assert batch["errors"] == [(number, f"{few.paths[number]}: {reason}") for number in (0, 1)]
+    assert batch["video_indices"].tolist() == [2, 3]
