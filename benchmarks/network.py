@@ -144,10 +144,9 @@ def seconds(function: Callable[[], object], device: torch.device) -> float:
 
 
 def flops(network: nn.Module, clips: Tensor) -> int:
-    """Of forward and backward pass, counted from the operations; a multiply-add is two."""
+    """Of forward and backward pass, counted from the operations of autograd's form; a multiply-add is two."""
     with FlopCounterMode(display=False) as counter:
-        network.train()(clips).sum().backward()
-    network.zero_grad(set_to_none=True)
+        copy.deepcopy(network).to("meta").train()(clips.to("meta")).sum().backward()
     return counter.get_total_flops()
 
 
@@ -196,7 +195,7 @@ def measure(made: dict[str, nn.Module], size: tuple[int, int, int], device: torc
     batch, num_frames, side = size
     clips = torch.randn(batch, 3, num_frames, side, side, device=device)
     labels = torch.arange(batch, device=device) % NUM_CLASSES
-    counted = {name: batch * flops(copy.deepcopy(net).to(device), clips[:1]) for name, net in made.items()}
+    counted = {name: batch * flops(net, clips[:1]) for name, net in made.items()}
     rows_of = [line for line in lines(device, can_compile=shutil.which("g++") is not None) if line.network in made]
     peaks = {dtype: peak(device, dtype) for dtype in {torch.bfloat16 if r.bfloat16 else torch.float32 for r in rows_of}}
     steps = [step_of(line, made[line.network], clips, labels) for line in rows_of]

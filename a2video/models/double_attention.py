@@ -80,7 +80,8 @@ class DoubleAttention(nn.Module):
         dims: 1, 2 or 3: sequences (B, c, T), images (B, c, H, W) or clips (B, c, T, H, W).
         form: "textbook" as the paper writes it, "reassociated" without any c_m x L tensor, "auto" that with fewer
             multiply-adds: with c_m = c_n, reassociated where there are at least as many positions as channels. All are
-            the same function. While torch.export traces, "auto" is reassociated, which leaves every size dynamic.
+            the same function. While torch.export traces, "auto" is reassociated, which leaves every size dynamic. On a
+            CPU "auto" takes `fused_attention` for it, which has no second derivatives and is not for torch.func.
 
     Raises:
         ValueError: a count is not positive, or `dims` or `form` is none of those named.
