@@ -50,12 +50,12 @@ fuzz: .venv
 	$(BIN)/python benchmarks/fuzz_inputs.py --seconds 600 --out runs/fuzzed
 
 versions: .venv
-	$(BIN)/python checks/versions.py lowest --folder runs/versions
-	$(BIN)/python checks/versions.py newest --folder runs/versions
+	$(BIN)/python dependencies/versions.py lowest --folder runs/versions
+	$(BIN)/python dependencies/versions.py newest --folder runs/versions
 
 pins: .venv
-	$(BIN)/python checks/hashes.py
-	$(BIN)/python checks/licences.py
+	$(BIN)/python dependencies/hashes.py
+	$(BIN)/python dependencies/licences.py
 
 # The short part of it is among the tests.
 torture: .venv

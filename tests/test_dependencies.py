@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-CHECKS = Path(__file__).resolve().parents[1] / "checks"
+SCRIPTS = Path(__file__).resolve().parents[1] / "dependencies"
 
 
 def test_every_package_is_pinned_hashed_and_has_its_licence_listed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(CHECKS)
-    from dependencies import EXTRAS, OF_CUDA, pins, required
+    monkeypatch.syspath_prepend(SCRIPTS)
     from hashes import HASHED
     from licences import TABLE
+
+    from dependencies import EXTRAS, OF_CUDA, pins, required
 
     needed, pinned = set(required(EXTRAS)), pins()
     assert not needed - set(pinned)

@@ -22,6 +22,7 @@ class Conv3d(nn.Conv3d):
             or input.dtype != torch.float32
             or self.weight.dtype != torch.float32
             or input.ndim != 5
+            or not input.numel()
             or self.padding_mode != "zeros"
             or isinstance(self.padding, str)
             or torch.is_autocast_enabled("cpu")
@@ -29,10 +30,12 @@ class Conv3d(nn.Conv3d):
         ):
             return super().forward(input)
         if is_point and input.is_contiguous(memory_format=torch.channels_last_3d):
-            t, h, w = self.stride
-            positions = input[:, :, ::t, ::h, ::w].permute(0, 2, 3, 4, 1)  # (B, T, H, W, in_channels)
+            if self.stride != (1, 1, 1):  # (a slice of everything costs a copy in the backward pass)
+                t, h, w = self.stride
+                input = input[:, :, ::t, ::h, ::w]
+            positions = input.permute(0, 2, 3, 4, 1)  # (B, T, H, W, in_channels)
             return linear(positions, self.weight.flatten(1), self.bias).permute(0, 4, 1, 2, 3)
-        if is_point or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        if is_point or not (torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled):  # type: ignore[no-untyped-call]
             return super().forward(input)
         return torch.ops.aten.mkldnn_convolution(  # type: ignore[no-any-return]
             input, self.weight, self.bias, self.padding, self.stride, self.dilation, self.groups

@@ -1,6 +1,6 @@
 """Lists the licence of every package that a2video or one of its extras brings, as the installed packages state it.
 
-python checks/licences.py    # writes checks/licences.md; exit status 1 where a licence is unknown
+python dependencies/licences.py    # writes dependencies/licences.md; exit status 1 where a licence is unknown
 """
 
 from __future__ import annotations

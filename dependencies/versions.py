@@ -1,6 +1,6 @@
 """Installs the lowest or the newest versions that setup.cfg allows, into a fresh environment, and runs the fast tests.
 
-    python checks/versions.py lowest --folder versions    # or newest; --torch 2.15.0 for another torch
+    python dependencies/versions.py lowest --folder versions    # or newest; --torch 2.15.0 for another torch
 
 torch is that of constraints.txt for both, for only of that one there is a CPU build everywhere. uv, which knows how to
 take the lowest versions, is installed into the folder where it is missing. Old packages' warnings are no failures.

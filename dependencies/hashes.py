@@ -1,6 +1,6 @@
 """Writes constraints-hashed.txt: the packages of constraints.txt for all platforms, with the checksums of their files.
 
-    python checks/hashes.py    # after constraints.txt has changed; asks the package index, downloads no package
+    python dependencies/hashes.py    # after constraints.txt has changed; asks the package index, downloads no package
 
 torch is not in it, nor what its CUDA builds bring: one pin stands for different files on different machines.
 """
@@ -19,7 +19,7 @@ from dependencies import CONSTRAINTS, OF_CUDA, ROOT, uv
 
 HASHED = ROOT / "constraints-hashed.txt"
 HEADER = """\
-# The packages of constraints.txt with checksums, written by checks/hashes.py; `make .venv` installs no others.
+# The packages of constraints.txt with checksums, written by dependencies/hashes.py; `make .venv` installs no others.
 # torch is missing: the same pin is the CPU build here and the CUDA build there.
 """
 
