@@ -60,6 +60,7 @@ class Checkpoints(Checkpoint):
         self.num_last = num_last
         self.path = Path(LAST)
         self._signal = 0  # that this rank got and no rank has answered
+        self._handler_before: Any = None  # of SIGINT
         self._resumed: dict[str, Any] | None = None  # the position in the checkpoint that was loaded
         self._means: dict[str, dict[str, Any]] = {}  # of the batches before the resumption
         self._saved: tuple[Any, ...] | None = None  # what last.ckpt holds
@@ -229,8 +230,11 @@ class Checkpoints(Checkpoint):
     def _listen(self, trainer: pl.Trainer) -> None:
         """Takes the signals over from Lightning, whose handlers save in the middle of a step or wait for all ranks."""
         if threading.current_thread() is threading.main_thread() and hasattr(signal, "SIGUSR1"):
+            if (handler := signal.getsignal(signal.SIGINT)) != self._note:
+                self._handler_before = handler
             for number in (*ENDS, save_signal(trainer)):
-                signal.signal(number, self._note)
+                if number != signal.SIGINT or self._handler_before != signal.SIG_IGN:  # as of a job in the background
+                    signal.signal(number, self._note)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
@@ -239,8 +243,8 @@ class Checkpoints(Checkpoint):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Lightning gives the other signals back."""
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if threading.current_thread() is threading.main_thread() and self._handler_before is not None:
+            signal.signal(signal.SIGINT, self._handler_before)
 
     def _asked(self, trainer: pl.Trainer) -> int:
         """The weightiest signal that any rank got, or 0; the same on all ranks."""

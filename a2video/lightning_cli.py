@@ -225,7 +225,7 @@ class ExperimentCLI(LightningCLI):
             kept = ": what is scored is kept, the same command goes on" if subcommand == "test" else ""
             raise Interrupted(f"interrupted{kept}" if self.trainer.is_global_zero else "", 130) from None
         except RuntimeError as error:
-            if (sentence := lost_connection(error)) is None:
+            if self.trainer.world_size == 1 or (sentence := lost_connection(error)) is None:
                 raise
             raise Interrupted(f"rank {self.trainer.global_rank}: {sentence}", 1) from error
         finally:

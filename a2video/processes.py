@@ -22,6 +22,8 @@ def end_with_first() -> None:
 
     Called by each of them, and by the first one before it starts the others.
     """
+    if sys.platform != "linux":
+        return
     is_of_another = "RANK" in os.environ or "SLURM_PROCID" in os.environ  # torchrun or srun, who see to it themselves
     if LAUNCHER in os.environ and os.environ.get("LOCAL_RANK", "0") != "0" and not is_of_another:
         die_with_parent()

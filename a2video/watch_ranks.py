@@ -17,6 +17,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 BEAT_SECONDS = 5.0
 SECONDS_TO_CONNECT = 20.0
 PATIENCE_SECONDS = 30.0  # with the time to notice and to tell the others, all end within a minute
+SECONDS_TO_FINISH = 10.0
 GOODBYE = "goodbye"
 LOST = "lost"  # the key with the name of a process that is no more
 OF_GLOO = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out waiting", "Read error")
@@ -61,6 +62,7 @@ class WatchRanks(pl.Callback):
         if self._thread is not None:
             self._thread.is_good = is_good
             self._thread.end.set()
+            self._thread.finish()
             self._thread = None
 
 
@@ -83,10 +85,12 @@ class _Watch(threading.Thread):
         self._num_beats = 0
         self._news = ""  # of the next rank
         self._lost = ""  # whom another rank has lost
+        self._beating = threading.Thread(target=self._beat, daemon=True)
+        self._first_is_done = False
 
     def run(self) -> None:
         """Until the end of the run or of another rank."""
-        threading.Thread(target=self._beat, daemon=True).start()
+        self._beating.start()
         last, seen = time.monotonic(), (0, "")
         store_silent = next_silent = 0.0  # seconds without news
         while not self.end.wait(BEAT_SECONDS):
@@ -94,14 +98,25 @@ class _Watch(threading.Thread):
             passed, last = min(now - last, 2 * BEAT_SECONDS), now  # while this process was awake
             num_beats, news = self._num_beats, self._news
             store_silent = store_silent + passed if num_beats == seen[0] else 0.0
-            next_silent = next_silent + passed if news == seen[1] != GOODBYE and not store_silent else 0.0
+            if news != seen[1] or news == GOODBYE:
+                next_silent = 0.0
+            elif not store_silent:
+                next_silent += passed
             seen = num_beats, news
+            if self._first_is_done and store_silent:  # and has taken the store with it
+                return
             if next_silent > PATIENCE_SECONDS:
                 self._lost = f"rank {self._next}"  # as _beat will tell the others
             elif store_silent > PATIENCE_SECONDS:  # which is on the first machine
                 self._lost = "the first process"
             if self._lost:
                 self._leave(self._lost)
+
+    def finish(self) -> None:
+        """Waits for both threads: one that is within the store when Python ends would abort the process."""
+        self.join(SECONDS_TO_FINISH)
+        if self._beating.ident is not None:
+            self._beating.join(SECONDS_TO_FINISH)
 
     def _beat(self) -> None:
         """In a thread of its own, for the store's operations may wait for ever if its process was stopped."""
@@ -113,10 +128,12 @@ class _Watch(threading.Thread):
                 self._num_beats += 1
 
     def _talk(self, store: TCPStore, ours: str) -> None:
-        lost, following = self._key(LOST), self._key(self._next)
+        lost, following, first = self._key(LOST), self._key(self._next), self._key(0)
         store.set(self._key(self._rank), ours)
         if store.check([following]):
             self._news = store.get(following).decode()
+        if store.check([first]):
+            self._first_is_done = store.get(first) == GOODBYE.encode()
         if self._lost:
             store.set(lost, self._lost)
         elif store.check([lost]):

@@ -14,7 +14,7 @@ import yaml
 
 from a2video.cli import main
 from a2video.ema import TRAINING_KEY
-from a2video.inference.classifier import VideoClassifier
+from a2video.inference.weights import load_trained
 
 Writer = Callable[[Path], Path]
 
@@ -79,7 +79,7 @@ def test_every_option_is_in_the_saved_config_and_the_averages_are_what_is_tested
         counts = name.endswith("num_batches_tracked")
         assert torch.equal(average, weights[name]) == (is_frozen or counts), name
     assert len(checkpoint["lr_schedulers"][0]["monitored"]) == 2
-    loaded = VideoClassifier.load(out / "last.ckpt", "cpu").network.state_dict()
+    loaded = load_trained(out / "last.ckpt").network.state_dict()
     assert all(torch.equal(value, averages[f"network.{name}"]) for name, value in loaded.items())
     main(["test", "--config", str(log), "--ckpt_path", str(out / "last.ckpt")])
     main(["fit", *config, "--ckpt_path", str(out / "last.ckpt"), "--trainer.max_epochs=3"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,18 +73,16 @@ def count_multiply_adds(
     """Multiply-adds of convolutions, matrix products and the classifier for one input, counted by torch.
 
     Args:
-        model: set to evaluation; on the device "meta" nothing is computed, and counting is quick.
+        model: any; a copy of it on the device "meta" is counted, where nothing is computed.
         size: (T, H, W) or (H, W) of the input.
         form: of all double attention blocks, for the counting only; each one's own when None.
     """
-    blocks = [module for module in model.eval().modules() if isinstance(module, DoubleAttention)]
-    forms = [block.form for block in blocks]
-    for block in blocks:
-        block.form = form or block.form
+    model = copy.deepcopy(model).to("meta").eval()
+    for module in model.modules():
+        if isinstance(module, DoubleAttention):
+            module.form = form or module.form
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(1, 3, *size, device=next(model.parameters()).device))
-    for block, original in zip(blocks, forms, strict=True):
-        block.form = original
+        model(torch.zeros(1, 3, *size, device="meta"))
     return int(counter.get_total_flops()) // 2
 
 

@@ -141,6 +141,8 @@ class DoubleAttention(nn.Module):
     def _can_fuse(self, x: Tensor) -> bool:
         """Whether `fused_attention` computes this; its layers must be torch's own, with nobody watching them."""
         layers = (self.phi, self.theta, self.rho, self.out)
+        hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+        is_used = self.norm.training or self.norm.running_mean is not None
         return (
             self.form == "auto"
             and not self._use_textbook(x)
@@ -150,12 +152,13 @@ class DoubleAttention(nn.Module):
             and x.shape[0] * prod(x.shape[2:]) > 1
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
-            and all(type(layer) is CONVOLUTIONS[self.dims] for layer in layers)
+            and all(type(layer) is CONVOLUTIONS[self.dims] and layer.bias is not None for layer in layers)
             and type(self.norm) is BATCH_NORMS[self.dims]
             and self.norm.affine
-            and not any(layer._forward_hooks or layer._forward_pre_hooks for layer in (*layers, self.norm))
+            and self.norm.track_running_stats == (self.norm.num_batches_tracked is not None)
+            and not any(getattr(layer, hook) for layer in (*layers, self.norm) for hook in hooks)
             and (self.norm.training or not torch.is_grad_enabled())
-            and (self.norm.training or self.norm.running_mean is not None)
+            and is_used
         )
 
     def _fused(self, x: Tensor) -> Tensor:

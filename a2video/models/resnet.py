@@ -44,6 +44,14 @@ def convolution(in_channels: int, out_channels: int, kernel: Size, stride: Size)
     return CONVOLUTIONS[len(kernel)](in_channels, out_channels, kernel, stride, padding, bias=False)  # type: ignore[arg-type]
 
 
+def _relu(x: Tensor, in_place: bool) -> Tensor:
+    return torch.relu_(x) if in_place else torch.relu(x)
+
+
+def _sum(x: Tensor, y: Tensor, in_place: bool) -> Tensor:
+    return x.add_(y) if in_place else x + y
+
+
 class Bottleneck(nn.Module):
     """Pre-activation bottleneck block: BN-ReLU-conv, three times with kernels first, middle and 1, plus shortcut.
 
@@ -52,6 +60,7 @@ class Bottleneck(nn.Module):
     """
 
     final_norm: ClassVar[bool] = True  # the network must end in a BN-ReLU of its own
+    in_place = False  # what hooks keep, and layers of others, must not be written to; see prepare_for_inference
 
     def __init__(
         self, in_channels: int, width: int, kernels: tuple[Size, Size], stride: Size, shortcut_norm: bool = False
@@ -74,14 +83,13 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, *size) -> (B, 4 * width, *size / stride)."""
-        activated = torch.relu_(self.bn1(x))
+        activated = _relu(self.bn1(x), self.in_place)
         y = self.conv1(activated)
-        y = self.conv2(torch.relu_(self.bn2(y)))
-        y = self.conv3(torch.relu_(self.bn3(y)))
+        y = self.conv2(_relu(self.bn2(y), self.in_place))
+        y = self.conv3(_relu(self.bn3(y), self.in_place))
         if self.shortcut_bn is not None:
-            activated = torch.relu_(self.shortcut_bn(x))
-        residual: Tensor = y.add_(x if self.shortcut is None else self.shortcut(activated))
-        return residual
+            activated = _relu(self.shortcut_bn(x), self.in_place)
+        return _sum(y, x if self.shortcut is None else self.shortcut(activated), self.in_place)
 
 
 class BottleneckWithOwnShortcutNorm(Bottleneck):
@@ -95,6 +103,7 @@ class PostActivationBottleneck(nn.Module):
     """Post-activation bottleneck block (conv-BN-ReLU): the one of torchvision's ResNets, with stride in the middle."""
 
     final_norm: ClassVar[bool] = False
+    in_place = False
 
     def __init__(self, in_channels: int, width: int, kernels: tuple[Size, Size], stride: Size) -> None:
         super().__init__()
@@ -115,12 +124,12 @@ class PostActivationBottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, *size) -> (B, 4 * width, *size / stride)."""
-        y = torch.relu_(self.bn1(self.conv1(x)))
-        y = torch.relu_(self.bn2(self.conv2(y)))
+        y = _relu(self.bn1(self.conv1(x)), self.in_place)
+        y = _relu(self.bn2(self.conv2(y)), self.in_place)
         y = self.bn3(self.conv3(y))
         if self.shortcut is not None and self.shortcut_bn is not None:
             x = self.shortcut_bn(self.shortcut(x))
-        return torch.relu_(y.add_(x))
+        return _relu(_sum(y, x, self.in_place), self.in_place)
 
 
 Block = type[Bottleneck] | type[PostActivationBottleneck]
@@ -147,6 +156,7 @@ class ResNet(nn.Module):
 
     dims: ClassVar[int]
     size_names: ClassVar[str]
+    in_place = False
 
     def __init__(
         self,
@@ -209,12 +219,12 @@ class ResNet(nn.Module):
             raise ValueError(f"input must be at least {self.min_size} in ({self.size_names}), got {tuple(x.shape[2:])}")
         x = self.conv1(x)
         if self.bn1 is not None:
-            x = torch.relu_(self.bn1(x))
+            x = _relu(self.bn1(x), self.in_place)
         if self.pool is not None:
             x = self.pool(x)
         for name in self.stage_names:
             x = self.get_submodule(name)(x)
-        return x if self.bn is None else torch.relu_(self.bn(x))
+        return x if self.bn is None else _relu(self.bn(x), self.in_place)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classifies clips or images.

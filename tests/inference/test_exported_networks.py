@@ -199,7 +199,8 @@ def test_a_broken_video_ends_it_with_nothing_written(tiny_checkpoint: Path, tmp_
 def test_video_files_are_compared_on_too(tiny_checkpoint: Path, tmp_path: Path) -> None:
     videos = [write_video(tmp_path / f"{number}.mp4", moving_square(1, seed=number)) for number in range(2)]
     comparison, files = export(tiny_checkpoint, "torch", tmp_path / "net.safetensors", check=videos)
-    assert (comparison.num_videos, comparison.largest_difference, comparison.torch_top1) == (2, 0.0, None)
+    assert (comparison.num_videos, comparison.torch_top1) == (2, None)
+    assert comparison.largest_difference < 1e-6
     assert [file.name for file in files] == ["net.safetensors", "net.safetensors.json"]
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from a2video.models import a2net_resnet50_2d, a2net_tiny, resnet50_lite
+from a2video.models.catalog import count_multiply_adds
 from a2video.models.convolution import Conv3d
 from a2video.models.faster_inference import prepare_for_inference
 
@@ -60,9 +61,26 @@ def test_prepared_networks_are_the_same_function(builder: object, shape: tuple[i
     network.train()(torch.randn(4, *shape[1:]))
     network.eval()
     prepared = copy.deepcopy(network)
-    prepare_for_inference(prepared, torch.device("cpu"))
+    for _ in range(2):  # the second time changes nothing
+        prepare_for_inference(prepared, torch.device("cpu"))
     num_norms = [sum(isinstance(m, (nn.BatchNorm2d, nn.BatchNorm3d)) for m in n.modules()) for n in (network, prepared)]
     assert num_norms[1] < num_norms[0]
     with torch.inference_mode():
         expected, logits = network(x), prepared(x)
     assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_hooks_keep_what_layers_gave() -> None:
+    network, kept = a2net_tiny(4).eval(), []
+    for name in ("conv3.1.bn1", "conv3.1.conv3"):
+        network.get_submodule(name).register_forward_hook(lambda module, args, out: kept.append((out, out.clone())))
+    network.get_submodule("conv3.1.bn1").register_full_backward_hook(lambda *_: None)
+    network(torch.randn(1, 3, 8, 32, 32)).sum().backward()
+    assert all(torch.equal(out, copied) for out, copied in kept)
+    assert kept
+
+
+def test_multiply_adds_do_not_depend_on_the_device() -> None:
+    with torch.device("meta"):
+        expected = count_multiply_adds(a2net_tiny(4), (4, 64, 64))
+    assert count_multiply_adds(a2net_tiny(4), (4, 64, 64)) == expected == 40_894_976
