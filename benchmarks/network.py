@@ -27,6 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from block import kept
 from plain_a2net import PlainA2Net
 from report import circumstances, table, write
 from torch import Tensor, nn
@@ -159,24 +160,6 @@ def peak(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * side**3 / best
 
 
-def kept(line: Line, network: nn.Module, clips: Tensor) -> int:
-    """Bytes between forward and backward pass, without clips and weights."""
-    network = copy.deepcopy(network).to(clips.device).train()
-    sizes: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    half = torch.autocast(clips.device.type, torch.bfloat16) if line.bfloat16 else nullcontext()
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor), half:
-        loss = network(clips).sum()
-    for tensor in [clips, *network.parameters(), *network.buffers()]:
-        sizes.pop(tensor.untyped_storage().data_ptr(), None)
-    del loss
-    return sum(sizes.values())
-
-
 def kinds(step: Callable[[], object], device: torch.device) -> list[str]:
     """The share of each kind of layer in the time of a step, as torch's profiler counts it."""
     activity = ProfilerActivity.CUDA if device.type == "cuda" else ProfilerActivity.CPU
@@ -207,7 +190,9 @@ def measure(made: dict[str, nn.Module], size: tuple[int, int, int], device: torc
     for number, line in enumerate(rows_of):
         median = statistics.median(of_round[number] for of_round in times)
         ratio = statistics.median(of_round[number] / of_round[0] for of_round in times)
-        share = counted[line.network] / median / peaks[torch.bfloat16 if line.bfloat16 else torch.float32]
+        dtype = torch.bfloat16 if line.bfloat16 else torch.float32
+        share = counted[line.network] / median / peaks[dtype]
+        of_line = copy.deepcopy(made[line.network]).to(device).train()
         rows.append(
             [
                 line.name,
@@ -215,7 +200,7 @@ def measure(made: dict[str, nn.Module], size: tuple[int, int, int], device: torc
                 f"{ratio:.2f}",
                 f"{counted[line.network] / 1e9:.0f}",
                 f"{share:.0%}",
-                "" if line.compiled else f"{kept(line, made[line.network], clips) / 2**20:.0f}",
+                "" if line.compiled else f"{kept(of_line, clips, dtype) / 2**20:.0f}",
             ]
         )
     last = next(number for number, line in enumerate(rows_of) if line.network == "without")

@@ -142,7 +142,6 @@ class DoubleAttention(nn.Module):
         """Whether `fused_attention` computes this; its layers must be torch's own, with nobody watching them."""
         layers = (self.phi, self.theta, self.rho, self.out)
         hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-        is_used = self.norm.training or self.norm.running_mean is not None
         return (
             self.form == "auto"
             and not self._use_textbook(x)
@@ -157,8 +156,7 @@ class DoubleAttention(nn.Module):
             and self.norm.affine
             and self.norm.track_running_stats == (self.norm.num_batches_tracked is not None)
             and not any(getattr(layer, hook) for layer in (*layers, self.norm) for hook in hooks)
-            and (self.norm.training or not torch.is_grad_enabled())
-            and is_used
+            and (self.norm.training or (not torch.is_grad_enabled() and self.norm.running_mean is not None))
         )
 
     def _fused(self, x: Tensor) -> Tensor:
