@@ -60,7 +60,7 @@ pins: .venv
 # The short part of it is among the tests.
 torture: .venv
 	rm -rf runs/torture
-	-A2VIDEO_TORTURE=$(CURDIR)/runs/torture $(BIN)/python -m pytest -m "" --numprocesses 2 tests/torture
+	-A2VIDEO_TORTURE="$(CURDIR)/runs/torture" $(BIN)/python -m pytest -m "" --numprocesses 2 tests/torture
 	$(BIN)/python tests/torture/write_table.py runs/torture
 
 clean:
