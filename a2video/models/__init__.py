@@ -19,6 +19,7 @@ from a2video.models.builders import (
     resnet50_lite,
     resnet101,
     resnet152_2d,
+    se_resnet26,
     slow_resnet50,
     slow_resnet50_v2,
 )
@@ -60,6 +61,7 @@ __all__ = [
     "resnet50_lite",
     "resnet101",
     "resnet152_2d",
+    "se_resnet26",
     "slow_resnet50",
     "slow_resnet50_v2",
 ]

@@ -50,20 +50,29 @@ def _non_local(places: Sequence[str], ratio: int) -> Attention:
     return _after(places, ratio, non_local)
 
 
+def _squeeze_excitation(places: Sequence[str], ratio: int) -> Attention:
+    """Squeeze and excitation (Hu et al., CVPR 2018) by channels // ratio inner channels after each of the places."""
+    from fvcore.nn.squeeze_excitation import SqueezeExcitation
+
+    return _after(places, ratio, lambda c, inner: SqueezeExcitation(c, inner, is_3d=True))
+
+
 # ResNet-26 and ResNet-29 of the ablation: 3x3x3 in every block, time halved in conv2, space from conv3 on.
-SMALL_STEM = Stem(16, (3, 5, 5), (1, 2, 2))
-
-
-def _small(depths: Sequence[int]) -> list[Stage]:
+def _small(
+    num_classes: int, depths: Sequence[int], width: int, dropout: float, attention: Attention | None = None
+) -> ResNet3d:
+    if width < 2:
+        raise ValueError(f"width must be at least 2, got {width}")
     strides: list[Size] = [(2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2)]
-    return [
-        Stage(width, ((POINT, CUBE),) * depth, stride)
-        for width, depth, stride in zip((32, 64, 128, 256), depths, strides, strict=True)
+    stages = [
+        Stage(width * times, ((POINT, CUBE),) * depth, stride)
+        for times, depth, stride in zip((1, 2, 4, 8), depths, strides, strict=True)
     ]
+    return ResNet3d(Stem(width // 2, (3, 5, 5), (1, 2, 2)), stages, num_classes, attention=attention, dropout=dropout)
 
 
-RESNET26 = _small((2, 2, 2, 2))
-RESNET29 = _small((2, 2, 3, 2))
+RESNET26 = (2, 2, 2, 2)
+RESNET29 = (2, 2, 3, 2)
 
 
 # The 3D ResNet-50 of Kinetics: 3x3x3 in conv2, in the odd blocks of conv3 and conv4, in block 2 of conv5.
@@ -124,15 +133,15 @@ TINY = [
 
 
 @described
-def resnet26(num_classes: int, dropout: float = 0.0) -> ResNet3d:
-    """ResNet-26 of the paper's ablation."""
-    return ResNet3d(SMALL_STEM, RESNET26, num_classes, dropout=dropout)
+def resnet26(num_classes: int, dropout: float = 0.0, width: int = 32) -> ResNet3d:
+    """ResNet-26 of the paper's ablation; `width` of its first bottlenecks, which all others follow."""
+    return _small(num_classes, RESNET26, width, dropout)
 
 
 @described
-def resnet29(num_classes: int, dropout: float = 0.0) -> ResNet3d:
+def resnet29(num_classes: int, dropout: float = 0.0, width: int = 32) -> ResNet3d:
     """ResNet-29 of the paper's ablation: one more block in conv4."""
-    return ResNet3d(SMALL_STEM, RESNET29, num_classes, dropout=dropout)
+    return _small(num_classes, RESNET29, width, dropout)
 
 
 @described
@@ -149,18 +158,18 @@ def resnet101(num_classes: int, dropout: float = 0.0) -> ResNet3d:
 
 @described
 def a2net_resnet26(
-    num_classes: int, places: Sequence[str] = ("conv4.1",), ratio: int = 4, dropout: float = 0.0
+    num_classes: int, places: Sequence[str] = ("conv4.1",), ratio: int = 4, dropout: float = 0.0, width: int = 32
 ) -> ResNet3d:
     """ResNet-26 with double attention (c_m = c_n = channels / ratio) after each residual block in `places`."""
-    return ResNet3d(SMALL_STEM, RESNET26, num_classes, attention=_double(places, ratio), dropout=dropout)
+    return _small(num_classes, RESNET26, width, dropout, _double(places, ratio))
 
 
 @described
 def a2net_resnet29(
-    num_classes: int, places: Sequence[str] = ("conv4.1",), ratio: int = 4, dropout: float = 0.0
+    num_classes: int, places: Sequence[str] = ("conv4.1",), ratio: int = 4, dropout: float = 0.0, width: int = 32
 ) -> ResNet3d:
     """ResNet-29 with double attention (c_m = c_n = channels / ratio) after each residual block in `places`."""
-    return ResNet3d(SMALL_STEM, RESNET29, num_classes, attention=_double(places, ratio), dropout=dropout)
+    return _small(num_classes, RESNET29, width, dropout, _double(places, ratio))
 
 
 @described
@@ -173,10 +182,18 @@ def a2net_resnet50(
 
 @described
 def nonlocal_resnet26(
-    num_classes: int, places: Sequence[str] = ("conv4.1",), ratio: int = 2, dropout: float = 0.0
+    num_classes: int, places: Sequence[str] = ("conv4.1",), ratio: int = 2, dropout: float = 0.0, width: int = 32
 ) -> ResNet3d:
     """ResNet-26 with non-local blocks (channels / ratio inner channels) in the places of double attention."""
-    return ResNet3d(SMALL_STEM, RESNET26, num_classes, attention=_non_local(places, ratio), dropout=dropout)
+    return _small(num_classes, RESNET26, width, dropout, _non_local(places, ratio))
+
+
+@described
+def se_resnet26(
+    num_classes: int, places: Sequence[str] = ("conv4.1",), ratio: int = 16, dropout: float = 0.0, width: int = 32
+) -> ResNet3d:
+    """ResNet-26 with squeeze and excitation (channels / ratio inner channels) in the places of double attention."""
+    return _small(num_classes, RESNET26, width, dropout, _squeeze_excitation(places, ratio))
 
 
 @described

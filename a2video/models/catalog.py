@@ -51,6 +51,7 @@ CATALOG = (
     Entry(builders.a2net_resnet50, CLIP_8, 400, 40.8, 40.8),
     Entry(builders.nonlocal_resnet26, CLIP_16),
     Entry(builders.nonlocal_resnet50, CLIP_8),
+    Entry(builders.se_resnet26, CLIP_16),
     Entry(builders.resnet50_lite, CLIP_8),
     Entry(builders.slow_resnet50, CLIP_8),
     Entry(builders.slow_resnet50_v2, CLIP_8),
