@@ -2,6 +2,8 @@
 # make test      every check: style, types, tests
 # make .venv     only the virtual environment, with the versions of constraints.txt
 # make torture   the campaign of faults: at most 20 minutes, writes benchmarks/results/torture.md
+# make ablation  does double attention earn its cost? an hour or two on 2 cores, writes benchmarks/results/ablation.md
+# make readme    README's tables, from the networks and from benchmarks/results/
 # make fuzz      made-up lists, descriptions and checkpoints for 10 minutes (needs atheris, which it installs)
 # make versions  the fast tests with the lowest and the newest versions that setup.cfg allows
 # make pins      after a change of constraints.txt: its checksums, and the licences of what it names
@@ -9,7 +11,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 
-.PHONY: demo test torture .venv fuzz versions pins clean
+.PHONY: demo test torture .venv ablation readme fuzz versions pins clean
 
 # Everything but torch with its checksum; of torch, pip keeps the CPU build where one is at hand.
 .venv/installed: setup.cfg pyproject.toml constraints.txt constraints-hashed.txt
@@ -44,6 +46,12 @@ test: .venv
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
+
+ablation: .venv
+	$(BIN)/python benchmarks/ablation.py
+
+readme: .venv
+	$(BIN)/python benchmarks/readme.py
 
 fuzz: .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check atheris

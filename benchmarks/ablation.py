@@ -4,11 +4,12 @@
     python benchmarks/ablation.py --size short    # does it run: a minute, on made-up data alone, writes to --out
     python benchmarks/ablation.py --size paper    # the paper's input and width, for a GPU: results/ablation_paper.md
 
-Every training is one `a2video fit` and one `a2video test`; their commands lie in the folder of the run. Give the same
-command again and only what is missing or has changed is run. Networks of one seed start from the same weights (blocks
-are drawn after the rest), see the same clips in the same order, and take the same number of steps at the same rates.
-The last weights are tested, none are chosen. "step" is the time of forward pass, backward pass and update as a share of
-that of the network without blocks, measured in turn in one process.
+For each seed a network without blocks is trained first. From its weights every row goes on, with its new blocks and
+with all of its weights trained: the same clips in the same order, as many steps, the same rates. (From scratch, in what
+a CPU can do in minutes, chance decides when a network begins to learn, and hides what the blocks do.) Every training is
+one `a2video fit` and one `a2video test`, whose commands lie in the folder of the run; run again, only what is missing
+or has changed is done. The last weights are tested, none are chosen. "step" is the time of forward pass, backward pass
+and update as a share of that of the network without blocks, measured in turn in one process.
 
 Accuracies are mean ± standard deviation over seeds in percent. Differences are of the same seed, in points, with the
 95 % interval of their mean by Student's t; bold leaves out zero. There are many of them, so that a few bold ones are to
@@ -19,13 +20,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -35,7 +39,7 @@ from report import RESULTS, circumstances, table, write
 from torch import nn
 from tqdm import tqdm
 
-from a2video import models
+from a2video import cli, models
 from a2video.models.catalog import count_multiply_adds, count_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,9 +48,11 @@ MOTIONS = {  # groups of classes of data_prep/motion.py
     "two objects": ("same_way", "opposite_ways", "follow"),
 }
 FIGHTS = ROOT.parent / "shared/data/surveillance_fights"
+IN_MEMORY = ("--data.reader", "memory_reader.MemoryReader")
 FIGHTS_OPTIONS = [  # smaller than the configuration's own, which fifty trainings must be
     *("--data.preprocessing.short_side", "56", "--data.preprocessing.crop_size", "48", "--data.train_short_side"),
     *("[56, 70]", "--data.preprocessing.num_crops", "1", "--data.num_workers", "0"),
+    *IN_MEMORY,
 ]
 FIGHT_CLASSES = {"mean recall": ("fight", "no_fight")}
 
@@ -106,31 +112,51 @@ class Size:
         width: of the networks' first bottlenecks; the paper's is 32.
         difficulty: of the motion data, see data_prep/motion.py.
         num_videos: of motion to train on, and to test on.
+        short_side: of the motion videos, pixels.
         networks: the rows.
         seeds: of each row.
-        of_fit: further options of `a2video fit`.
+        of_first: options of the first training, of the network without blocks.
+        options: further ones of `a2video fit` and `test`.
     """
 
     config: str
     width: int
     difficulty: str
     num_videos: tuple[int, int]
+    short_side: int
+    of_first: tuple[str, ...]
     networks: tuple[Network, ...] = NETWORKS
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
-    of_fit: tuple[str, ...] = ()
+    options: tuple[str, ...] = IN_MEMORY
 
 
-SMALL = Size("configs/motion/ablation.yaml", 8, "easy", (2016, 504))
+SMALL = Size(
+    "configs/motion/ablation.yaml",
+    8,
+    "easy",
+    (2016, 504),
+    40,
+    ("--trainer.max_epochs", "12", "--model.optimizer.init_args.lr", "0.006"),
+)
 SIZES = {
     "small": SMALL,
-    "paper": Size("configs/motion/ablation_paper.yaml", 32, "hard", (20_160, 1_800)),
+    "paper": Size(
+        "configs/motion/ablation_paper.yaml",
+        32,
+        "hard",
+        (20_160, 1_800),
+        112,
+        ("--trainer.max_epochs", "30"),
+        options=(),
+    ),
     "short": replace(
         SMALL,
         width=2,
         num_videos=(18, 9),
+        of_first=(),
         networks=(BASE, NETWORKS[3]),
         seeds=(0,),
-        of_fit=("--trainer.max_epochs", "1"),
+        options=(*IN_MEMORY, "--trainer.max_epochs", "1"),
     ),
 }
 
@@ -145,11 +171,11 @@ class Run:
 
     @property
     def commands(self) -> list[list[str]]:
-        """What is run, one after the other."""
-        program, folder = [sys.executable, "-m", "a2video"], ["--trainer.default_root_dir", str(self.folder)]
+        """Arguments of `a2video`, one command after the other."""
+        folder = ["--trainer.default_root_dir", str(self.folder)]
         return [
-            [*program, "fit", *self.options, *folder, *self.of_fit, "--overwrite", "true"],
-            [*program, "test", *self.options, *folder, "--ckpt_path", str(self.checkpoint)],
+            ["fit", *self.options, *folder, *self.of_fit, "--overwrite", "true"],
+            ["test", *self.options, *folder, "--ckpt_path", str(self.checkpoint)],
         ]
 
     @property
@@ -159,35 +185,46 @@ class Run:
 
     def finish(self) -> None:
         """Runs both, unless that has been done; RuntimeError with the last line of the one that fails."""
-        record, text = self.folder / "commands.txt", "\n".join(map(shlex.join, self.commands)) + "\n"
+        record = self.folder / "commands.txt"
+        text = "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in self.commands)
         if (self.folder / "results.json").exists() and record.exists() and record.read_text() == text:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("results.json", "scores.parquet"):
             (self.folder / name).unlink(missing_ok=True)
         record.write_text(text)
-        with (self.folder / "log.txt").open("w+") as log:
+        with (self.folder / "log.txt").open("w+") as log, redirect_stdout(log), redirect_stderr(log):
             for command in self.commands:
-                done = subprocess.run(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, check=False)
-                if done.returncode:
-                    log.seek(0)
-                    last = (log.read().strip() or "without a word").splitlines()[-1]
-                    raise RuntimeError(f"{shlex.join(command)} ended with status {done.returncode}: {last}")
+                try:
+                    cli.main(command)
+                except SystemExit as end:
+                    if end.code:
+                        log.seek(0)
+                        last = (log.read().strip() or "without a word").splitlines()[-1]
+                        raise RuntimeError(
+                            f"{self.folder}: a2video {command[0]} ended with status {end.code}: {last}"
+                        ) from None
 
 
 Runs = dict[Network, dict[int, Run]]  # by seed
+OfFit = Callable[[Network, int], list[str]]  # options for a network and a seed
+
+
+def pretrained(run: Run) -> list[str]:
+    """Options of a training that starts from the weights of another."""
+    return ["--model.pretrained", str(run.checkpoint)]
 
 
 def plan(
-    folder: Path, config: str, networks: Sequence[Network], num_classes: int, lists: list[str], size: Size
+    folder: Path, options: list[str], networks: Sequence[Network], num_classes: int, size: Size, of_fit: OfFit
 ) -> Runs:
-    """A run for each network and seed."""
+    """A run for each network and seed; `of_fit` has further options of its training."""
     return {
         network: {
             seed: Run(
                 folder / network.folder / str(seed),
-                ["--config", config, *network.options(num_classes, size.width), *lists],
-                ["--seed_everything", str(seed), *size.of_fit],
+                [*options, *network.options(num_classes, size.width)],
+                ["--seed_everything", str(seed), *of_fit(network, seed)],
             )
             for seed in size.seeds
         }
@@ -195,16 +232,22 @@ def plan(
     }
 
 
-def finish_all(title: str, runs: Runs, jobs: int) -> None:
-    """Runs what is missing, some at a time, seed by seed; when one fails the others go on, and its error comes last."""
-    in_order = sorted((seed, number) for number, of_row in enumerate(runs.values()) for seed in of_row)
-    rows = list(runs.values())
-    with ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(rows[number][seed].finish) for seed, number in in_order]
+def finish_all(title: str, runs: Iterable[Run], jobs: int) -> None:
+    """Runs what is missing, some at a time; when one fails the others go on, and its error comes last.
+
+    A process does many runs, one after the other, and has the videos in memory from the first one on.
+    """
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
+        running = [pool.submit(Run.finish, run) for run in runs]
         for _ in tqdm(as_completed(running), desc=title, total=len(running), unit="run"):
             pass
     for run in running:
         run.result()
+
+
+def seed_by_seed(runs: Runs) -> list[Run]:
+    """So that all rows have as many seeds at any time."""
+    return [run for of_seed in zip(*(of_row.values() for of_row in runs.values()), strict=True) for run in of_seed]
 
 
 def rows_of(runs: Runs, groups: Mapping[str, Sequence[str]]) -> list[Row]:
@@ -219,7 +262,16 @@ def rows_of(runs: Runs, groups: Mapping[str, Sequence[str]]) -> list[Row]:
 
 def prepare(script: str, *options: object) -> None:
     """Runs a script of data_prep/, which leaves alone what is there."""
-    subprocess.run([sys.executable, f"data_prep/{script}", *map(str, options)], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, f"data_prep/{script}", *map(str, options)], check=True)
+
+
+def small_copies(lists: Path, out: Path, short_side: int) -> list[str]:
+    """Copies of videos, as small as a training sees them; as options of `a2video fit`."""
+    options = []
+    for name in ("train", "test"):
+        prepare("transcode.py", "--list", lists / f"{name}.csv", "--out", out / name, "--short-side", short_side)
+        options += [f"--data.{name}_list", str(out / name / "list.csv")]
+    return options
 
 
 def step_times(networks: Sequence[nn.Module], clip: tuple[int, ...], rounds: int) -> list[float]:
@@ -240,10 +292,14 @@ def on_motion(out: Path, size: Size, jobs: int) -> tuple[Runs, list[Row], list[s
     num_train, num_test = size.num_videos
     counts = ["--num-train", num_train, "--num-val", 0, "--num-test", num_test]
     prepare("motion.py", "--out", out / "data", "--difficulty", size.difficulty, *counts)
-    lists = ["--data.train_list", str(out / "data/train.csv"), "--data.test_list", str(out / "data/test.csv")]
-    num_classes = sum(map(len, MOTIONS.values()))
-    runs = plan(out / "motion", size.config, size.networks, num_classes, lists, size)
-    finish_all("motion", runs, jobs)
+    lists = small_copies(out / "data", out / "small", size.short_side)
+    options, num_classes = ["--config", size.config, *lists, *size.options], sum(map(len, MOTIONS.values()))
+    first = plan(out / "first", options, [BASE], num_classes, size, lambda network, seed: list(size.of_first))[BASE]
+    finish_all("without blocks", first.values(), jobs)
+    runs = plan(
+        out / "motion", options, size.networks, num_classes, size, lambda network, seed: pretrained(first[seed])
+    )
+    finish_all("motion", seed_by_seed(runs), jobs)
     results = json.loads((runs[BASE][size.seeds[0]].folder / "results.json").read_text())
     clip = (results["preprocessing"]["num_frames"], *[results["preprocessing"]["crop_size"]] * 2)
     networks = [network.build(num_classes, size.width) for network in size.networks]
@@ -267,20 +323,18 @@ def on_motion(out: Path, size: Size, jobs: int) -> tuple[Runs, list[Row], list[s
 
 def on_fights(out: Path, size: Size, jobs: int, motion: Runs) -> list[str]:
     """Trains and tests on real clips, from scratch and from the weights of the same seed on motion: a section."""
-    lists = [*FIGHTS_OPTIONS]
-    for name in ("train", "test"):  # small copies, or decoding would take most of the time
-        prepare("transcode.py", "--list", FIGHTS / f"{name}.csv", "--out", out / "fights" / name, "--short-side", 72)
-        lists += [f"--data.{name}_list", str(out / "fights" / name / "list.csv")]
-    lines = ["## Surveillance fights"]
+    lists = small_copies(FIGHTS, out / "fights", 72)
     networks = [network for network in size.networks if network.on_fights]
-    for title, config in (("from scratch", "a2net_tiny"), ("from motion", "finetune")):
-        config = f"configs/surveillance_fights/{config}.yaml"
-        runs = plan(out / title.replace(" ", "_"), config, networks, len(FIGHT_CLASSES["mean recall"]), lists, size)
-        if title == "from motion":
-            for network, of_row in runs.items():
-                for seed, run in of_row.items():
-                    run.of_fit.extend(["--model.pretrained", str(motion[network][seed].checkpoint)])
-        finish_all(title, runs, jobs)
+    lines = ["## Surveillance fights"]
+    recipes: dict[str, tuple[str, OfFit]] = {
+        "from scratch": ("a2net_tiny", lambda network, seed: []),
+        "from motion": ("finetune", lambda network, seed: pretrained(motion[network][seed])),
+    }
+    for title, (name, of_fit) in recipes.items():
+        config = f"configs/surveillance_fights/{name}.yaml"
+        options = ["--config", config, *lists, *FIGHTS_OPTIONS]
+        runs = plan(out / title.replace(" ", "_"), options, networks, 2, size, of_fit)
+        finish_all(title, seed_by_seed(runs), jobs)
         results = json.loads((runs[BASE][0].folder / "results.json").read_text())
         rows = rows_of(runs, FIGHT_CLASSES)
         majority = dict.fromkeys(size.seeds, results["majority_baseline"])
@@ -300,26 +354,24 @@ def on_fights(out: Path, size: Size, jobs: int, motion: Runs) -> list[str]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), help="folder of data and runs")
+    parser.add_argument(
+        "--out", type=Path, help="folder of data and runs; default: runs/ablation or runs/ablation_SIZE"
+    )
     parser.add_argument("--size", choices=SIZES, default="small")
     parser.add_argument("--jobs", type=int, default=2, help="trainings at a time")
     given = parser.parse_args()
-    size, out = SIZES[given.size], given.out.resolve()
+    name = "ablation" if given.size == "small" else f"ablation_{given.size}"
+    size, out = SIZES[given.size], (given.out or Path("runs") / name).resolve()
+    os.chdir(ROOT)
     runs, rows, motion = on_motion(out, size, given.jobs)
-    name = {"small": "ablation", "paper": "ablation_paper"}.get(given.size)
     lines = ["# Does double attention earn its cost?", circumstances(["torch", "lightning"])]
     lines += [__doc__.split("\n\n", 2)[2].strip(), *motion]
-    picture = RESULTS / f"{name}.png" if name else out / "ablation.png"
-    draw(rows, "two objects", picture)
-    lines.append(f"![Accuracy against multiply-adds]({picture.name})")
+    results = out if given.size == "short" else RESULTS
+    draw(rows, "two objects", results / f"{name}.png")
+    lines.append(f"![Accuracy against multiply-adds]({name}.png)")
     if given.size == "small" and FIGHTS.exists():
         lines += on_fights(out, size, given.jobs, runs)
-    text = "\n\n".join(lines)
-    if name:
-        write(name, text)
-    else:
-        (out / "ablation.md").write_text(text + "\n")
-    print(f"Wrote {picture}" if name else f"Wrote {out / 'ablation.md'} and {picture}")
+    write(name, "\n\n".join(lines), results)
 
 
 if __name__ == "__main__":

@@ -34,10 +34,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def write(name: str, text: str) -> Path:
-    """Writes a result to benchmarks/results/ and says so."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.md"
+def write(name: str, text: str, folder: Path = RESULTS) -> Path:
+    """Writes a result to benchmarks/results/, or another folder, and says so."""
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.md"
     path.write_text(text + "\n", encoding="utf-8")
     print(text, f"\nWrote {path}", sep="\n")
     return path

@@ -61,14 +61,14 @@ def _squeeze_excitation(places: Sequence[str], ratio: int) -> Attention:
 def _small(
     num_classes: int, depths: Sequence[int], width: int, dropout: float, attention: Attention | None = None
 ) -> ResNet3d:
-    if width < 2:
-        raise ValueError(f"width must be at least 2, got {width}")
+    if width < 1:
+        raise ValueError(f"width must be at least 1, got {width}")
     strides: list[Size] = [(2, 1, 1), (1, 2, 2), (1, 2, 2), (1, 2, 2)]
     stages = [
         Stage(width * times, ((POINT, CUBE),) * depth, stride)
         for times, depth, stride in zip((1, 2, 4, 8), depths, strides, strict=True)
     ]
-    return ResNet3d(Stem(width // 2, (3, 5, 5), (1, 2, 2)), stages, num_classes, attention=attention, dropout=dropout)
+    return ResNet3d(Stem(16, (3, 5, 5), (1, 2, 2)), stages, num_classes, attention=attention, dropout=dropout)
 
 
 RESNET26 = (2, 2, 2, 2)
@@ -134,7 +134,7 @@ TINY = [
 
 @described
 def resnet26(num_classes: int, dropout: float = 0.0, width: int = 32) -> ResNet3d:
-    """ResNet-26 of the paper's ablation; `width` of its first bottlenecks, which all others follow."""
+    """ResNet-26 of the paper's ablation; `width` is that of its first bottlenecks, which the others follow."""
     return _small(num_classes, RESNET26, width, dropout)
 
 

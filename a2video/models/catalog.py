@@ -88,32 +88,35 @@ def count_multiply_adds(
 
 
 def costs(entries: Iterable[Entry] = CATALOG) -> list[dict[str, Any]]:
-    """One row for each entry: what it costs here and by the paper, and the difference in percent.
-
-    Multiply-adds of double attention are given as computed here ("auto") and as the paper writes the block
-    ("textbook"), which is what its values are compared with.
-    """
+    """One row for each entry, see cost_row."""
     rows = []
     for entry in entries:
         with torch.device("meta"):
             model = entry.builder(entry.num_classes)
-        millions = count_parameters(model) / 1e6
-        giga, textbook = (count_multiply_adds(model, entry.size, form) / 1e9 for form in (None, "textbook"))
-        rows.append(
-            {
-                "builder": entry.name,
-                "input": list(entry.size),
-                "num_classes": entry.num_classes,
-                "parameters_millions": round(millions, 3),
-                "paper_parameters_millions": entry.paper_millions,
-                "parameters_difference_percent": _percent(millions, entry.paper_millions),
-                "multiply_adds_giga": round(giga, 3),
-                "textbook_multiply_adds_giga": round(textbook, 3),
-                "paper_multiply_adds_giga": entry.paper_giga,
-                "multiply_adds_difference_percent": _percent(textbook, entry.paper_giga),
-            }
-        )
+        computed, textbook = (count_multiply_adds(model, entry.size, form) for form in (None, "textbook"))
+        rows.append(cost_row(entry, count_parameters(model), computed, textbook))
     return rows
+
+
+def cost_row(entry: Entry, parameters: int, multiply_adds: int, textbook_multiply_adds: int) -> dict[str, Any]:
+    """What a builder costs here and by the paper, and the difference in percent.
+
+    Multiply-adds of double attention are given as computed here ("auto") and as the paper writes the block
+    ("textbook"), which is what its values are compared with.
+    """
+    millions, giga, textbook = parameters / 1e6, multiply_adds / 1e9, textbook_multiply_adds / 1e9
+    return {
+        "builder": entry.name,
+        "input": list(entry.size),
+        "num_classes": entry.num_classes,
+        "parameters_millions": round(millions, 3),
+        "paper_parameters_millions": entry.paper_millions,
+        "parameters_difference_percent": _percent(millions, entry.paper_millions),
+        "multiply_adds_giga": round(giga, 3),
+        "textbook_multiply_adds_giga": round(textbook, 3),
+        "paper_multiply_adds_giga": entry.paper_giga,
+        "multiply_adds_difference_percent": _percent(textbook, entry.paper_giga),
+    }
 
 
 def _percent(value: float, paper: float | None) -> float | None:
