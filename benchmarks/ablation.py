@@ -26,7 +26,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
@@ -232,15 +232,11 @@ def plan(
     }
 
 
-def finish_all(title: str, runs: Iterable[Run], jobs: int) -> None:
-    """Runs what is missing, some at a time; when one fails the others go on, and its error comes last.
-
-    A process does many runs, one after the other, and has the videos in memory from the first one on.
-    """
-    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:
-        running = [pool.submit(Run.finish, run) for run in runs]
-        for _ in tqdm(as_completed(running), desc=title, total=len(running), unit="run"):
-            pass
+def finish_all(title: str, runs: Iterable[Run], pool: Executor) -> None:
+    """Runs what is missing; when one fails the others go on, and its error comes last."""
+    running = [pool.submit(Run.finish, run) for run in runs]
+    for _ in tqdm(as_completed(running), desc=title, total=len(running), unit="run"):
+        pass
     for run in running:
         run.result()
 
@@ -287,7 +283,7 @@ def step_times(networks: Sequence[nn.Module], clip: tuple[int, ...], rounds: int
     return [statistics.median(of_round[k] / of_round[0] for of_round in times) for k in range(len(steps))]
 
 
-def on_motion(out: Path, size: Size, jobs: int) -> tuple[Runs, list[Row], list[str]]:
+def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], list[str]]:
     """Trains and tests on motion: the runs, what came of them, and the lines of a section."""
     num_train, num_test = size.num_videos
     counts = ["--num-train", num_train, "--num-val", 0, "--num-test", num_test]
@@ -295,11 +291,11 @@ def on_motion(out: Path, size: Size, jobs: int) -> tuple[Runs, list[Row], list[s
     lists = small_copies(out / "data", out / "small", size.short_side)
     options, num_classes = ["--config", size.config, *lists, *size.options], sum(map(len, MOTIONS.values()))
     first = plan(out / "first", options, [BASE], num_classes, size, lambda network, seed: list(size.of_first))[BASE]
-    finish_all("without blocks", first.values(), jobs)
+    finish_all("without blocks", first.values(), pool)
     runs = plan(
         out / "motion", options, size.networks, num_classes, size, lambda network, seed: pretrained(first[seed])
     )
-    finish_all("motion", seed_by_seed(runs), jobs)
+    finish_all("motion", seed_by_seed(runs), pool)
     results = json.loads((runs[BASE][size.seeds[0]].folder / "results.json").read_text())
     clip = (results["preprocessing"]["num_frames"], *[results["preprocessing"]["crop_size"]] * 2)
     networks = [network.build(num_classes, size.width) for network in size.networks]
@@ -321,7 +317,7 @@ def on_motion(out: Path, size: Size, jobs: int) -> tuple[Runs, list[Row], list[s
     )
 
 
-def on_fights(out: Path, size: Size, jobs: int, motion: Runs) -> list[str]:
+def on_fights(out: Path, size: Size, pool: Executor, motion: Runs) -> list[str]:
     """Trains and tests on real clips, from scratch and from the weights of the same seed on motion: a section."""
     lists = small_copies(FIGHTS, out / "fights", 72)
     networks = [network for network in size.networks if network.on_fights]
@@ -334,7 +330,7 @@ def on_fights(out: Path, size: Size, jobs: int, motion: Runs) -> list[str]:
         config = f"configs/surveillance_fights/{name}.yaml"
         options = ["--config", config, *lists, *FIGHTS_OPTIONS]
         runs = plan(out / title.replace(" ", "_"), options, networks, 2, size, of_fit)
-        finish_all(title, seed_by_seed(runs), jobs)
+        finish_all(title, seed_by_seed(runs), pool)
         results = json.loads((runs[BASE][0].folder / "results.json").read_text())
         rows = rows_of(runs, FIGHT_CLASSES)
         majority = dict.fromkeys(size.seeds, results["majority_baseline"])
@@ -363,14 +359,15 @@ def main() -> None:
     name = "ablation" if given.size == "small" else f"ablation_{given.size}"
     size, out = SIZES[given.size], (given.out or Path("runs") / name).resolve()
     os.chdir(ROOT)
-    runs, rows, motion = on_motion(out, size, given.jobs)
     lines = ["# Does double attention earn its cost?", circumstances(["torch", "lightning"])]
-    lines += [__doc__.split("\n\n", 2)[2].strip(), *motion]
+    lines.append(__doc__.split("\n\n", 2)[2].strip())
     results = out if given.size == "short" else RESULTS
-    draw(rows, "two objects", results / f"{name}.png")
-    lines.append(f"![Accuracy against multiply-adds]({name}.png)")
-    if given.size == "small" and FIGHTS.exists():
-        lines += on_fights(out, size, given.jobs, runs)
+    with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:  # each keeps the videos in memory
+        runs, rows, motion = on_motion(out, size, pool)
+        draw(rows, "two objects", results / f"{name}.png")
+        lines += [*motion, f"![Accuracy against multiply-adds]({name}.png)"]
+        if given.size == "small" and FIGHTS.exists():
+            lines += on_fights(out, size, pool, runs)
     write(name, "\n\n".join(lines), results)
 
 

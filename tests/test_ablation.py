@@ -1,0 +1,90 @@
+"""benchmarks/ablation.py in its short form, really trained, and the statistics of its tables."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from conftest import REPOSITORY
+
+BENCHMARKS = REPOSITORY / "benchmarks"
+
+
+@pytest.fixture
+def ablation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import ablation
+
+    return ablation
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import ablation_tables
+
+    return ablation_tables
+
+
+def test_short_form(ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["ablation.py", "--size", "short", "--jobs", "1", "--out", str(tmp_path)])
+    monkeypatch.chdir(REPOSITORY)
+    ablation.main()
+    written = (tmp_path / "ablation_short.md").read_text()
+    rows = [line for line in written.splitlines() if line.startswith("| 1 double attention, conv4, c/4 | 0.0")]
+    assert len(rows) == 1
+    assert (tmp_path / "ablation_short.png").read_bytes().startswith(b"\x89PNG")
+    folder = tmp_path / "motion/a2net_resnet26-conv4.1-r4/0"
+    started = torch.load(tmp_path / "first/resnet26/0/last.ckpt", weights_only=True)["state_dict"]
+    ended = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
+    assert set(started) < set(ended)
+    assert not torch.equal(started["network.fc.weight"], ended["network.fc.weight"])
+    assert "13 of new blocks left new" in (folder / "log.txt").read_text()
+
+
+def test_what_is_done_is_not_done_again_and_a_failing_training_is_named(ablation: ModuleType, tmp_path: Path) -> None:
+    run = ablation.Run(tmp_path / "it", ["--config", "configs/motion/none.yaml"], [])
+    with pytest.raises(RuntimeError, match=r"it: .*fit ended with status 2: .*none\.yaml"):
+        run.finish()
+    (tmp_path / "it/results.json").write_text("{}")
+    run.finish()
+    with pytest.raises(RuntimeError, match="status 2"):
+        ablation.Run(tmp_path / "it", ["--config", "configs/motion/no.yaml"], []).finish()
+    assert not (tmp_path / "it/results.json").exists()
+
+
+def test_rows_of_a_seed_start_alike(ablation: ModuleType) -> None:
+    built = []
+    for network in ablation.NETWORKS:
+        torch.manual_seed(3)
+        built.append(network.build(9, 2).state_dict())
+    base = built[0]
+    assert all(torch.equal(base[name], other[name]) for other in built for name in base)
+    assert len({network.folder for network in ablation.NETWORKS}) == len(ablation.NETWORKS)
+
+
+def test_paired_differences(tables: ModuleType) -> None:
+    base = {0: 0.50, 1: 0.60, 2: 0.70}
+    # +1, +2, +3 points: mean 2, standard deviation 1, half width 4.303 / sqrt(3)
+    assert tables.difference({0: 0.51, 1: 0.62, 2: 0.73}, base) == "+2.0 [-0.5, +4.5]"
+    assert tables.difference({0: 0.52, 1: 0.62, 2: 0.7201}, base) == "**+2.0 [+2.0, +2.0]**"
+    assert tables.difference({0: 0.4}, base) == "-10.0"
+    assert tables.interval([1.0]) == (1.0, math.inf)
+    assert tables.spread(base) == "60.0 ± 10.0"
+    assert tables.spread({0: 0.5}) == "50.0"
+
+
+def test_scores_of_a_run(tables: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"coverage": 1.0, "clip_top1": 0.25, "video_top1": 0.5}')
+    (tmp_path / "per_class.csv").write_text(
+        "class,videos,scored,clip_top1,video_top1\na,1,1,0,1.0\nb,1,1,0,0.5\nc,1,1,0,0\n"
+    )
+    found = tables.read_scores(tmp_path, {"first": ("a", "b"), "last": ("c",)})
+    assert found == {"clip": 0.25, "video": 0.5, "first": 0.75, "last": 0.0}
+    (tmp_path / "results.json").write_text('{"coverage": 0.9, "num_scored": 9, "num_videos": 10}')
+    with pytest.raises(RuntimeError, match="only 9 of 10 videos"):
+        tables.read_scores(tmp_path, {})
