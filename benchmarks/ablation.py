@@ -32,8 +32,9 @@ from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
+import gather_maps
 import torch
-from ablation_tables import Row, accuracies, against, draw, read_scores
+from ablation_tables import Row, accuracies, against, draw, read_scores, spread
 from network import Line, seconds, step_of
 from report import RESULTS, circumstances, table, write
 from torch import nn
@@ -104,14 +105,28 @@ NETWORKS = (
 
 
 @dataclass(frozen=True)
+class Motion:
+    """Generated videos: see data_prep/motion.py for the difficulty."""
+
+    difficulty: str
+    num_train: int
+    num_test: int
+
+    @property
+    def described(self) -> str:
+        """In words."""
+        return f"{self.num_train:,} videos of the {self.difficulty} kind"
+
+
+@dataclass(frozen=True)
 class Size:
     """How large everything is.
 
     Attributes:
         config: of the trainings on motion.
         width: of the networks' first bottlenecks; the paper's is 32.
-        difficulty: of the motion data, see data_prep/motion.py.
-        num_videos: of motion to train on, and to test on.
+        first_motion: what the network without blocks is trained on.
+        motion: what all rows are trained and tested on.
         short_side: of the motion videos, pixels.
         networks: the rows.
         seeds: of each row.
@@ -121,8 +136,8 @@ class Size:
 
     config: str
     width: int
-    difficulty: str
-    num_videos: tuple[int, int]
+    first_motion: Motion
+    motion: Motion
     short_side: int
     of_first: tuple[str, ...]
     networks: tuple[Network, ...] = NETWORKS
@@ -133,8 +148,8 @@ class Size:
 SMALL = Size(
     "configs/motion/ablation.yaml",
     8,
-    "easy",
-    (2016, 504),
+    Motion("easy", 2016, 504),
+    Motion("medium", 2016, 900),
     40,
     ("--trainer.max_epochs", "12", "--model.optimizer.init_args.lr", "0.006"),
 )
@@ -143,8 +158,8 @@ SIZES = {
     "paper": Size(
         "configs/motion/ablation_paper.yaml",
         32,
-        "hard",
-        (20_160, 1_800),
+        Motion("medium", 20_160, 900),
+        Motion("hard", 20_160, 1_800),
         112,
         ("--trainer.max_epochs", "30"),
         options=(),
@@ -152,7 +167,8 @@ SIZES = {
     "short": replace(
         SMALL,
         width=2,
-        num_videos=(18, 9),
+        first_motion=Motion("easy", 18, 9),
+        motion=Motion("easy", 18, 9),
         of_first=(),
         networks=(BASE, NETWORKS[3]),
         seeds=(0,),
@@ -270,6 +286,14 @@ def small_copies(lists: Path, out: Path, short_side: int) -> list[str]:
     return options
 
 
+def make_motion(out: Path, data: Motion, size: Size) -> list[str]:
+    """Videos of motion, made where they are missing, and small copies; as options of `a2video fit` and `test`."""
+    folder = out / "data" / data.difficulty
+    counts = ["--num-train", data.num_train, "--num-val", 0, "--num-test", data.num_test]
+    prepare("motion.py", "--out", folder, "--difficulty", data.difficulty, *counts)
+    return small_copies(folder, out / "small" / data.difficulty, size.short_side)
+
+
 def step_times(networks: Sequence[nn.Module], clip: tuple[int, ...], rounds: int) -> list[float]:
     """The time of a training step by that of the first network in the same round: the median over rounds."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -285,17 +309,16 @@ def step_times(networks: Sequence[nn.Module], clip: tuple[int, ...], rounds: int
 
 def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], list[str]]:
     """Trains and tests on motion: the runs, what came of them, and the lines of a section."""
-    num_train, num_test = size.num_videos
-    counts = ["--num-train", num_train, "--num-val", 0, "--num-test", num_test]
-    prepare("motion.py", "--out", out / "data", "--difficulty", size.difficulty, *counts)
-    lists = small_copies(out / "data", out / "small", size.short_side)
-    options, num_classes = ["--config", size.config, *lists, *size.options], sum(map(len, MOTIONS.values()))
-    first = plan(out / "first", options, [BASE], num_classes, size, lambda network, seed: list(size.of_first))[BASE]
-    finish_all("without blocks", first.values(), pool)
+    common, num_classes = ["--config", size.config, *size.options], sum(map(len, MOTIONS.values()))
+    options = [*common, *make_motion(out, size.first_motion, size), *size.of_first]
+    first = plan(out / "first", options, [BASE], num_classes, size, lambda network, seed: [])
+    finish_all("without blocks", first[BASE].values(), pool)
+    options = [*common, *make_motion(out, size.motion, size)]
     runs = plan(
-        out / "motion", options, size.networks, num_classes, size, lambda network, seed: pretrained(first[seed])
+        out / "motion", options, size.networks, num_classes, size, lambda network, seed: pretrained(first[BASE][seed])
     )
     finish_all("motion", seed_by_seed(runs), pool)
+    before = spread(rows_of(first, MOTIONS)[0].scores["video"])
     results = json.loads((runs[BASE][size.seeds[0]].folder / "results.json").read_text())
     clip = (results["preprocessing"]["num_frames"], *[results["preprocessing"]["crop_size"]] * 2)
     networks = [network.build(num_classes, size.width) for network in size.networks]
@@ -309,7 +332,8 @@ def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], l
         rows,
         [
             f"## Motion: {results['num_videos']} test videos, {results['protocol']}",
-            f"{num_train} videos to train on, `--difficulty {size.difficulty}`, `{size.config}`.",
+            f"`{size.config}`. First {size.first_motion.described}: without blocks, {before} % of its test videos are "
+            f"classified right by then. From there {size.motion.described}:",
             table(*accuracies(rows, MOTIONS, with_costs=True)),
             "The same seed with and without:",
             table(*against(rows, rows[0], MOTIONS)),
@@ -368,6 +392,12 @@ def main() -> None:
         lines += [*motion, f"![Accuracy against multiply-adds]({name}.png)"]
         if given.size == "small" and FIGHTS.exists():
             lines += on_fights(out, size, pool, runs)
+    attending = max(
+        (n for n in runs if n.builder == "a2net_resnet26" and len(n.places) < 3), key=lambda n: len(n.places)
+    )
+    checkpoints = [run.checkpoint for run in runs[attending].values()]
+    videos = out / "data" / size.motion.difficulty
+    lines += gather_maps.section(checkpoints, videos, min(90, size.motion.num_test), results)
     write(name, "\n\n".join(lines), results)
 
 

@@ -191,12 +191,18 @@ def draw_object(frames: Frames, path: Array, shape: str, look: Look, opacity: fl
     frames[where] = (1 - alpha) * frames[where] + alpha * np.array(colour, np.float32)
 
 
+def draw_targets(label: str, rng: np.random.Generator, difficulty: Difficulty) -> tuple[Array, Array]:
+    """Draw what is drawn first of a video: where A and B are (2, T, 2), without the camera's path, and that (T, 2)."""
+    course = draw_course(rng, difficulty.target_speed)
+    start, times = rng.uniform(0, SIZE, size=(2, 2)), np.arange(NUM_FRAMES, dtype=float)
+    targets = target_positions(label, start, course, times, difficulty.relations_in_beats)
+    return targets, wobble(rng, difficulty.camera_shake)
+
+
 def render(label: str, rng: np.random.Generator, difficulty: Difficulty) -> Frames:
     """Draw one video; `rng` is used the same way whatever the label."""
+    targets, camera = draw_targets(label, rng, difficulty)
     times = np.arange(NUM_FRAMES, dtype=float)
-    course = draw_course(rng, difficulty.target_speed)
-    targets = target_positions(label, rng.uniform(0, SIZE, size=(2, 2)), course, times, difficulty.relations_in_beats)
-    camera = wobble(rng, difficulty.camera_shake)
 
     def drift(top_speed: float) -> Array:
         return camera + times[:, None] * rng.uniform(0, top_speed) * unit(rng.uniform(0, 360))
@@ -233,11 +239,15 @@ def label_of(seed: int, split: str, index: int) -> str:
     return CLASSES[int(order[place])]
 
 
+def generator_of(seed: int, split: str, index: int) -> np.random.Generator:
+    """What video `index` of a split is drawn with."""
+    return np.random.default_rng([seed, SPLITS.index(split), index])
+
+
 def make_video(job: tuple[Path, Difficulty, int, str, int]) -> None:
     """Draw and write video `index` of a split, which depends on the seed, the split and the index alone."""
     path, difficulty, seed, split, index = job
-    rng = np.random.default_rng([seed, SPLITS.index(split), index])
-    encode(path, render(label_of(seed, split, index), rng, difficulty))
+    encode(path, render(label_of(seed, split, index), generator_of(seed, split, index), difficulty))
 
 
 def generate(out: Path, settings: dict[str, Any], num_workers: int) -> bool:

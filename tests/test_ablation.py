@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from conftest import REPOSITORY
+
+from a2video.data.pyav_reader import PyAVReader
+from a2video.inference.attention import Attention, BlockAttention
 
 BENCHMARKS = REPOSITORY / "benchmarks"
 
@@ -30,6 +35,16 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return ablation_tables
 
 
+@pytest.fixture(scope="module")
+def maps() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(BENCHMARKS)
+        patch.syspath_prepend(REPOSITORY / "data_prep")
+        import gather_maps
+
+        yield gather_maps
+
+
 def test_short_form(ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["ablation.py", "--size", "short", "--jobs", "1", "--out", str(tmp_path)])
     monkeypatch.chdir(REPOSITORY)
@@ -38,6 +53,8 @@ def test_short_form(ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.Mo
     rows = [line for line in written.splitlines() if line.startswith("| 1 double attention, conv4, c/4 | 0.0")]
     assert len(rows) == 1
     assert (tmp_path / "ablation_short.png").read_bytes().startswith(b"\x89PNG")
+    assert "conv4.1.attention | " in written
+    assert all((tmp_path / f"gather_maps_{label}.png").exists() for label in ("left", "opposite_ways"))
     folder = tmp_path / "motion/a2net_resnet26-conv4.1-r4/0"
     started = torch.load(tmp_path / "first/resnet26/0/last.ckpt", weights_only=True)["state_dict"]
     ended = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
@@ -88,3 +105,43 @@ def test_scores_of_a_run(tables: ModuleType, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text('{"coverage": 0.9, "num_scored": 9, "num_videos": 10}')
     with pytest.raises(RuntimeError, match="only 9 of 10 videos"):
         tables.read_scores(tmp_path, {})
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("videos")
+    counts = ["--num-train", "0", "--num-val", "0", "--num-test", "2", "--num-workers", "1"]
+    subprocess.run(
+        [sys.executable, REPOSITORY / "data_prep/motion.py", "--out", folder, "--difficulty", "medium", *counts],
+        check=True,
+    )
+    return folder
+
+
+def test_objects_are_where_they_were_drawn(maps: ModuleType, videos: Path) -> None:
+    for index in range(2):
+        with PyAVReader(videos / f"videos/test/{index:05d}.mp4") as video:
+            frames = video.get_frames(range(60))
+        x, y = maps.objects(videos, index).round().long().clamp(max=127).permute(2, 0, 1)  # (60, 2) each
+        brightest = torch.from_numpy(frames).amax(3)
+        assert float((brightest[torch.arange(60)[:, None], y, x] > 200).float().mean()) > 0.95
+        assert float((brightest > 200).float().mean()) < 0.1
+
+
+def test_weight_near_objects(maps: ModuleType, videos: Path) -> None:
+    where, cells = maps.objects(videos, 0), 32
+    at = (where[[0, 8]] * cells / 128).round().long() % cells  # of the first and the middle of 4 clip frames
+    on = torch.zeros(1, 2, cells, cells)
+    for time in range(2):
+        for x, y in at[time].tolist():
+            on[0, time, y, x] += 0.25
+    even = torch.full_like(on, 1 / on.numel())
+    block = BlockAttention("it", torch.cat([on, even]), torch.cat([even, even]))
+    seconds = tuple(frame / 30 for frame in (0, 4, 8, 12))
+    seen = Attention("", torch.zeros(3, 4, 40, 40), seconds, None, None, (block,))  # type: ignore[arg-type]
+    near = maps.near_objects(block, seen, where)
+    assert near.shape == (2, cells, cells)
+    weight = (block.gather * near).sum((1, 2, 3)) / near.float().mean()
+    assert weight[0] == pytest.approx(1 / float(near.float().mean()), rel=1e-5)  # all of it, among few positions
+    assert float(near.float().mean()) < 0.2
+    assert weight[1] == pytest.approx(1, rel=1e-5)
