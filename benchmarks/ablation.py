@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -60,13 +61,16 @@ FIGHT_CLASSES = {"mean recall": ("fight", "no_fight")}
 
 @dataclass(frozen=True)
 class Network:
-    """A row: a builder of a2video.models, the places of its blocks, and the ratio of channels to inner channels."""
+    """A row: a builder of a2video.models, the places of its blocks, and the ratio of channels to inner channels.
+
+    Main ones have all seeds, and are tried on real clips too; the others have the first three seeds.
+    """
 
     name: str
     builder: str
     places: tuple[str, ...] = ()
     ratio: int = 4
-    on_fights: bool = False
+    is_main: bool = False
 
     def arguments(self, num_classes: int, width: int) -> dict[str, object]:
         """Of the builder."""
@@ -91,16 +95,16 @@ class Network:
 
 
 CONV4, BOTH, FOUR = ("conv4.1",), ("conv3.1", "conv4.1"), ("conv3.1", "conv3.2", "conv4.1", "conv4.2")
-BASE = Network("no block", "resnet26", on_fights=True)
+BASE = Network("no block", "resnet26", is_main=True)
 NETWORKS = (
     BASE,
     Network("squeeze-excitation, conv4, c/16", "se_resnet26", CONV4, 16),
-    Network("1 non-local, conv4, c/4", "nonlocal_resnet26", CONV4, on_fights=True),
-    Network("1 double attention, conv4, c/4", "a2net_resnet26", CONV4, on_fights=True),
+    Network("1 non-local, conv4, c/4", "nonlocal_resnet26", CONV4, is_main=True),
+    Network("1 double attention, conv4, c/4", "a2net_resnet26", CONV4, is_main=True),
     Network("1 double attention, conv4, c/2", "a2net_resnet26", CONV4, 2),
     Network("1 double attention, conv3, c/4", "a2net_resnet26", ("conv3.1",)),
-    Network("2 double attention, conv3 and conv4, c/4", "a2net_resnet26", BOTH, on_fights=True),
-    Network("4 double attention, conv3 and conv4, c/4", "a2net_resnet26", FOUR, on_fights=True),
+    Network("2 double attention, conv3 and conv4, c/4", "a2net_resnet26", BOTH, is_main=True),
+    Network("4 double attention, conv3 and conv4, c/4", "a2net_resnet26", FOUR, is_main=True),
 )
 
 
@@ -242,7 +246,7 @@ def plan(
                 [*options, *network.options(num_classes, size.width)],
                 ["--seed_everything", str(seed), *of_fit(network, seed)],
             )
-            for seed in size.seeds
+            for seed in (size.seeds if network.is_main else size.seeds[:3])
         }
         for network in networks
     }
@@ -259,7 +263,8 @@ def finish_all(title: str, runs: Iterable[Run], pool: Executor) -> None:
 
 def seed_by_seed(runs: Runs) -> list[Run]:
     """So that all rows have as many seeds at any time."""
-    return [run for of_seed in zip(*(of_row.values() for of_row in runs.values()), strict=True) for run in of_seed]
+    of_rows = [list(of_row.values()) for of_row in runs.values()]
+    return [run for of_seed in zip_longest(*of_rows) for run in of_seed if run is not None]
 
 
 def rows_of(runs: Runs, groups: Mapping[str, Sequence[str]]) -> list[Row]:
@@ -344,7 +349,7 @@ def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], l
 def on_fights(out: Path, size: Size, pool: Executor, motion: Runs) -> list[str]:
     """Trains and tests on real clips, from scratch and from the weights of the same seed on motion: a section."""
     lists = small_copies(FIGHTS, out / "fights", 72)
-    networks = [network for network in size.networks if network.on_fights]
+    networks = [network for network in size.networks if network.is_main]
     lines = ["## Surveillance fights"]
     recipes: dict[str, tuple[str, OfFit]] = {
         "from scratch": ("a2net_tiny", lambda network, seed: []),

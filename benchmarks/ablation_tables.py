@@ -78,10 +78,11 @@ def accuracies(
     """Header and cells: what each network reaches, and what it costs."""
     names = ["clip", "video", *groups]
     costs = ["parameters, M", "multiply-adds, M", "step"] if with_costs else []
-    header = ["network", *costs, "clip top-1", "video top-1", *groups]
+    header = ["network", "seeds", *costs, "clip top-1", "video top-1", *groups]
     cells = [
         [
             row.name,
+            str(len(row.scores["video"])),
             *([f"{row.millions:.3f}", f"{row.mega:.1f}", f"{row.step:.2f}"] if with_costs else []),
             *(spread(row.scores[name]) for name in names),
         ]

@@ -50,7 +50,7 @@ def test_short_form(ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(REPOSITORY)
     ablation.main()
     written = (tmp_path / "ablation_short.md").read_text()
-    rows = [line for line in written.splitlines() if line.startswith("| 1 double attention, conv4, c/4 | 0.0")]
+    rows = [line for line in written.splitlines() if line.startswith("| 1 double attention, conv4, c/4 | 1 | 0.0")]
     assert len(rows) == 1
     assert (tmp_path / "ablation_short.png").read_bytes().startswith(b"\x89PNG")
     assert "conv4.1.attention | " in written
