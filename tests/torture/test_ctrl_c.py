@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 import av
 import pytest
@@ -58,20 +60,18 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command_of(text: str, config: Path, checkpoint: Path, videos: Path) -> list[str]:
-    """No path of the tests has a space but that of the configuration."""
-    many = " ".join([f"--data.{name}_list={videos}" for name in ("test", "val", "predict")] + BATCHES)
     filled = text.format(
-        config="CONFIG",
+        config=quote(str(config)),
         tiny=" ".join([*TINY, *QUIET, "--data.num_workers=2"]),
         out="--trainer.default_root_dir=out",
-        trained=f"--ckpt_path={checkpoint}",
-        checkpoint=checkpoint,
-        many=many,
-        videos=videos,
-        video=videos / "left/0.mp4",
-        prep=REPOSITORY / "data_prep",
+        trained=quote(f"--ckpt_path={checkpoint}"),
+        checkpoint=quote(str(checkpoint)),
+        many=shlex.join([*(f"--data.{name}_list={videos}" for name in ("test", "val", "predict")), *BATCHES]),
+        videos=quote(str(videos)),
+        video=quote(str(videos / "left/0.mp4")),
+        prep=quote(str(REPOSITORY / "data_prep")),
     )
-    return [str(config) if word == "CONFIG" else word for word in filled.split()]
+    return shlex.split(filled)
 
 
 def assert_whole(folder: Path) -> None:

@@ -146,19 +146,38 @@ def test_sigterm(whole: Path, write_config: Writer, tmp_path: Path, rank: int) -
     assert rows(tmp_path / "out") == rows(whole)
 
 
-@pytest.mark.xfail(
-    reason="after a restart gloo may get addresses of the first start from torchrun's store", strict=False
-)
+def under_torchrun(config: Path, out: Path, *options: str) -> tuple[list[str], dict[str, str]]:
+    """A training on two ranks of which one is killed in its first start, and the environment for that."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *options]
+    program = str(Path(__file__).with_name("harmful.py"))
+    rank = random.Random(0).choice([0, 1])
+    fault_ = {"A2VIDEO_FAULT": f"{rank} {PLACES['a training step'][1]} SIGKILL"}
+    return [*launcher, program, *fit(config, out, "--trainer.devices=2", "--ckpt_path=last")], fault_
+
+
 @fault(
-    "SIGKILL to one of two ranks under torchrun --max_restarts 1",
+    "SIGKILL to one of two ranks under torchrun, then the same command again",
+    before="as now",
+    now="torchrun ends the other, with status 1; the command goes on from last.ckpt and ends as if undisturbed",
+)
+def test_torchrun_given_again(whole: Path, write_config: Writer, tmp_path: Path) -> None:
+    command, fault_ = under_torchrun(write_config(tmp_path), tmp_path / "out")
+    code, text = status(command, tmp_path, **fault_)
+    assert code == 1, text
+    code, text = status(command, tmp_path)
+    assert code == 0, text
+    assert_same_end(tmp_path / "out", whole)
+
+
+@fault(
+    "SIGKILL to one of two ranks under TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --max_restarts 1",
     before="not tried",
-    now="both are started again, go on from last.ckpt and end as if undisturbed",
+    now="both are started again, go on from last.ckpt and end as if undisturbed (without that variable torch's own "
+    "restart fails, in 3 of 6 attempts of a plain script of 20 lines too: give the command again)",
 )
 def test_torchrun_starts_again(whole: Path, write_config: Writer, tmp_path: Path) -> None:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=1"]
-    program = str(Path(__file__).with_name("harmful.py"))
-    command = fit(write_config(tmp_path), tmp_path / "out", "--trainer.devices=2", "--ckpt_path=last")
-    first = f"{random.Random(0).choice([0, 1])} {PLACES['a training step'][1]} SIGKILL"
-    code, text = status([*launcher, program, *command], tmp_path, A2VIDEO_FAULT=first)
+    """Else torch 2.13 keeps its store, in which the ranks find the addresses of those that were killed."""
+    command, fault_ = under_torchrun(write_config(tmp_path), tmp_path / "out", "--max_restarts=1")
+    code, text = status(command, tmp_path, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1", **fault_)
     assert code == 0, text
     assert_same_end(tmp_path / "out", whole)
