@@ -95,6 +95,11 @@ class Running:
         lines = [line for line in self.text.splitlines() if line.strip()]
         return lines[-1] if lines else ""
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it got SIGSTOP."""
+        return _state_and_session(Path(f"/proc/{self.process.pid}"))[0] == "T"
+
     def wait_for(self, happened: Callable[[], Any], seconds: float = 120) -> None:
         """Until something has happened or the command has ended."""
         end = time.monotonic() + seconds
@@ -126,14 +131,30 @@ class Running:
         return list(found.values())
 
 
+def _state_and_session(folder: Path) -> tuple[str, str]:
+    state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+    return state, session
+
+
 def _session(leader: int) -> dict[int, str]:
     found = {}
     for folder in Path("/proc").iterdir():
         with suppress(OSError, ValueError):
-            state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            state, session = _state_and_session(folder)
             if int(session) == leader and state not in "ZX":
                 found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
     return found
+
+
+def fit(config: Path, out: Path, *options: str) -> list[str]:
+    """The command that trains the tiny network."""
+    return ["fit", "--config", str(config), *TINY, *QUIET, f"--trainer.default_root_dir={out}", *options]
+
+
+def scores(config: Path, trained: Path, out: Path, *options: str) -> list[str]:
+    """The command that tests the best checkpoint of a training."""
+    checkpoint = f"--ckpt_path={trained / 'best.ckpt'}"
+    return ["test", "--config", str(config), checkpoint, *QUIET, f"--trainer.default_root_dir={out}", *options]
 
 
 def status(command: list[str], folder: Path, **environment: str) -> tuple[int, str]:

@@ -16,7 +16,7 @@ from shlex import quote
 import av
 import pytest
 import torch
-from campaign import QUIET, TINY, Running, fault, lines_of, status
+from campaign import QUIET, TINY, Running, fault, fit, lines_of, status
 from conftest import REPOSITORY, moving_square, write_video
 from PIL import Image
 from test_interruption import assert_same_end, rows
@@ -137,17 +137,8 @@ def test_ctrl_c_in_fit_loses_no_step(write_config: Writer, tmp_path: Path) -> No
     config = write_config(tmp_path)
     ends = {}
     for name, fault_ in (("whole", {}), ("parts", IN_STEP_3)):
-        out = ends[name] = tmp_path / name
-        command = [
-            "fit",
-            "--config",
-            str(config),
-            *TINY,
-            *QUIET,
-            "--trainer.log_every_n_steps=1",
-            "--data.batch_size=2",
-        ]
-        command += [f"--trainer.default_root_dir={out}"]
+        ends[name] = tmp_path / name
+        command = fit(config, ends[name], "--trainer.log_every_n_steps=1", "--data.batch_size=2")
         code, text = status(command, tmp_path, **fault_)
         if fault_:
             assert code == 130, text

@@ -10,22 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from campaign import QUIET, TINY, Running, disk, fault, fill, lines_of, status
+from campaign import Running, disk, fault, fill, fit, lines_of, scores, status
 from conftest import moving_square, write_video
 
 Writer = Callable[[Path], Path]
 KILOBYTES = 4096
 SENTENCE = "a2video: error: "
-
-
-def fit(config: Path, out: Path, *options: str) -> list[str]:
-    steps = ["--trainer.log_every_n_steps=1", "--data.batch_size=1", "--trainer.max_epochs=30"]
-    return ["fit", "--config", str(config), *TINY, *QUIET, *steps, f"--trainer.default_root_dir={out}", *options]
-
-
-def scores(config: Path, trained: Path, out: Path) -> list[str]:
-    checkpoint = f"--ckpt_path={trained / 'best.ckpt'}"
-    return ["test", "--config", str(config), checkpoint, *QUIET, f"--trainer.default_root_dir={out}"]
+STEPS = ["--trainer.log_every_n_steps=1", "--data.batch_size=1", "--trainer.max_epochs=30"]
 
 
 def assert_whole(out: Path) -> int:
@@ -55,12 +46,13 @@ def test_full_at_a_checkpoint(write_config: Writer, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     with disk(tmp_path / "disk", KILOBYTES) as folder:
         ballast = fill(folder, but_kilobytes=75)  # for two checkpoints
-        running = Running(fit(config, folder / "out"), tmp_path)
+        running = Running(fit(config, folder / "out", *STEPS), tmp_path)
         stopped(running, ".ckpt cannot be written (No space left on device)")
         ballast.unlink()
         steps = assert_whole(folder / "out")
         assert steps in (0, 8)
-        code, text = status(fit(config, folder / "out", "--ckpt_path=last", "--trainer.max_epochs=3"), tmp_path)
+        again = fit(config, folder / "out", *STEPS, "--ckpt_path=last", "--trainer.max_epochs=3")
+        code, text = status(again, tmp_path)
         assert code == 0, text
         assert assert_whole(folder / "out") == 24
 
@@ -74,7 +66,7 @@ def test_full_at_a_checkpoint(write_config: Writer, tmp_path: Path) -> None:
 def test_full_at_metrics(write_config: Writer, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     with disk(tmp_path / "disk", KILOBYTES) as folder:
-        running = Running(fit(config, folder / "out"), tmp_path)
+        running = Running(fit(config, folder / "out", *STEPS), tmp_path)
         running.wait_for((folder / "out/last.ckpt").exists)
         fill(folder)
         stopped(running, "No space left on device): make room for it, then go on from the last checkpoint")
@@ -92,7 +84,7 @@ def test_read_only_from_the_start(write_config: Writer, trained: Path, small_dat
     with disk(tmp_path / "disk", KILOBYTES) as folder:
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         for command in (
-            fit(config, folder / "out"),
+            fit(config, folder / "out", *STEPS),
             scores(config, trained, folder / "out"),
             ["classify", str(checkpoint), str(video), "--out", str(folder / "out.csv")],
             ["export", str(checkpoint), "--to", "torch", "--out", str(folder / "out.safetensors")],
@@ -110,7 +102,7 @@ def test_read_only_later(write_config: Writer, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     with disk(tmp_path / "disk", KILOBYTES) as folder:
         out = folder / "out"
-        running = Running(fit(config, out), tmp_path)
+        running = Running(fit(config, out, *STEPS), tmp_path)
         running.wait_for((out / "last.ckpt").exists)
         subprocess.run(["mount", "--bind", str(out), str(out)], check=True)
         subprocess.run(["mount", "-o", "remount,ro,bind", str(out)], check=True)  # while files in it are open
