@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from conftest import REPOSITORY
@@ -49,6 +49,7 @@ def fault(name: str, before: str, now: str, lost: str = "nothing", quick: bool =
                 outcome = {"now": f"not tried: {reason}", "lost": "?"}
                 raise
             finally:
+                end_all()
                 note({**row, **outcome, "seconds": time.monotonic() - start})
 
         return tried if quick else pytest.mark.torture(tried)
@@ -72,6 +73,8 @@ class Running:
         environment: more variables.
     """
 
+    started: ClassVar[list[Running]] = []
+
     def __init__(self, command: list[str], folder: Path, **environment: str) -> None:
         paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
         number = len(list(folder.glob("log *.txt")))
@@ -84,6 +87,7 @@ class Running:
                 cwd=folder, env={**env, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
+        self.started.append(self)
 
     @property
     def text(self) -> str:
@@ -129,6 +133,14 @@ class Running:
             with suppress(ProcessLookupError):
                 os.kill(number, signal.SIGKILL)
         return list(found.values())
+
+
+def end_all() -> None:
+    """Ends what a test that failed has left."""
+    while Running.started:
+        running = Running.started.pop()
+        running.left(0)
+        running.process.wait()
 
 
 def _state_and_session(folder: Path) -> tuple[str, str]:

@@ -57,7 +57,7 @@ def let_end(running: Running) -> None:
 
 @fault(
     "the list of a training is edited, then lost, while it runs",
-    before="not tried",
+    before="as now",
     now="nothing changes: lists are read once",
 )
 def test_list_is_edited(whole: Path, own: tuple[Path, Path], tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_list_is_edited(whole: Path, own: tuple[Path, Path], tmp_path: Path) -> 
 
 @fault(
     "training videos are deleted, cut off and replaced while it runs",
-    before="not tried",
+    before="as now",
     now="other videos take the place of the two that are gone, bad_videos.csv names both; the new one is read as it is",
 )
 def test_videos_change_in_fit(own: tuple[Path, Path], tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_videos_change_in_fit(own: tuple[Path, Path], tmp_path: Path) -> None:
 
 @fault(
     "test videos are deleted and cut off while they are tested",
-    before="not tried",
+    before="as now",
     now="they count as not scored, results.json names both",
 )
 def test_videos_change_in_test(own: tuple[Path, Path], trained: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_clock(whole: Path, write_config: Writer, tmp_path: Path, years: int) ->
 
 @fault(
     "the clock has jumped back between checkpoints, and the newest is damaged",
-    before="by reading, and this test failed: goes on from the file whose time is newest, here best.ckpt",
+    before="went on from the file whose time is newest, here best.ckpt",
     now="goes on from the one with the most steps",
     quick=True,
 )
@@ -148,7 +148,7 @@ def test_times_of_checkpoints(trained: Path, tmp_path: Path) -> None:
 
 @fault(
     "SIGKILL to a worker",
-    before="not tried",
+    before="as now",
     now="a new one does its batches, no bit of the weights changes; a second death over a video accuses it",
 )
 def test_a_worker_is_killed(whole: Path, write_config: Writer, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_fit_is_killed(write_config: Writer, tmp_path: Path, monkeypatch: pytest
 
 @fault(
     "SIGKILL to classify --out, then the same command again",
-    before="not tried",
+    before="as now",
     now="goes on after the last whole line, each video once",
 )
 def test_classify_is_killed(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_classify_is_killed(tiny_checkpoint: Path, tmp_path: Path) -> None:
 
 @fault(
     "SIGKILL to serve",
-    before="its folder with uploads stayed, as was reported; not tried again",
+    before="its folder with uploads stayed for ever",
     now="the next serve on the machine removes it",
 )
 def test_serve_is_killed(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -226,7 +226,7 @@ def test_serve_is_killed(tiny_checkpoint: Path, tmp_path: Path) -> None:
 
 @fault(
     "splits in real processes: the second one's checkpoint is missing, then there",
-    before="never tried",
+    before="as now",
     now="ends with that one's status and sentence; the first one's results stay and are not computed again",
 )
 def test_splits(write_config: Writer, trained: Path, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def interrupt(running: Running, wait_for: str, folder: Path, seconds: float) -> 
 @pytest.mark.parametrize("name", COMMANDS)
 @fault(
     "Ctrl-C in {name} (random moment {seed})",
-    before="one moment each, --timeline not tried. fit, test, validate, predict: status 1; "
+    before="one moment each. fit, test, validate, predict: status 1; "
     "motion.py: tracebacks, status -2; classify: once not heard; the others: as now",
     now="status 130, one sentence, no process left, no half file under a final name",
 )

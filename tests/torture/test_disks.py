@@ -76,8 +76,8 @@ def test_full_at_metrics(write_config: Writer, tmp_path: Path) -> None:
 
 @fault(
     "output folder may only be read from the start: fit, test, classify, export, attend",
-    before="status 2, one sentence before any work (fit, test, classify; the others not tried)",
-    now="the same for all",
+    before="as now",
+    now="status 2, one sentence before any work",
 )
 def test_read_only_from_the_start(write_config: Writer, trained: Path, small_data: Path, tmp_path: Path) -> None:
     config, checkpoint, video = write_config(tmp_path), trained / "best.ckpt", small_data / "test/left/0 ü.mp4"
@@ -95,7 +95,7 @@ def test_read_only_from_the_start(write_config: Writer, trained: Path, small_dat
 
 @fault(
     "output folder becomes read-only during fit",
-    before="not tried",
+    before="two tracebacks, status 1",
     now="status 2, one sentence; the last checkpoint is whole",
 )
 def test_read_only_later(write_config: Writer, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_full_at_results(write_config: Writer, trained: Path, tmp_path: Path, ki
 
 @fault(
     "disk full when classify appends to --out",
-    before="not tried",
+    before="as now",
     now="status 2, one sentence, whole lines only; there is room again: the same command goes on, each video once",
 )
 def test_full_at_classify(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_full_at_classify(tiny_checkpoint: Path, tmp_path: Path) -> None:
 
 @fault(
     "a command's output goes to a full disk (> /dev/full)",
-    before="a traceback, as was reported; not tried again",
+    before="a traceback, status 1",
     now="status 2, one sentence",
     quick=True,
 )
