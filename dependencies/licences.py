@@ -56,7 +56,7 @@ def table() -> str:
     lines = [
         "# Licences of the dependencies",
         "",
-        "Written by `make licences` from what the packages of constraints.txt say of themselves; `a2video` needs those",
+        "Written by `make pins` from what the packages of constraints.txt say of themselves; `a2video` needs those",
         "marked so, the others come with extras (`onnx`, `openvino`, `int8`, `web`, `test`). a2video itself is MIT and",
         "contains none of them. Copyleft, in whole or in part of their wheels: " + ", ".join(copyleft) + ".",
         "",

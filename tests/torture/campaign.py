@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from conftest import REPOSITORY
@@ -49,6 +49,7 @@ def fault(name: str, before: str, now: str, lost: str = "nothing", quick: bool =
                 outcome = {"now": f"not tried: {reason}", "lost": "?"}
                 raise
             finally:
+                end_all()
                 note({**row, **outcome, "seconds": time.monotonic() - start})
 
         return tried if quick else pytest.mark.torture(tried)
@@ -72,6 +73,8 @@ class Running:
         environment: more variables.
     """
 
+    started: ClassVar[list[Running]] = []
+
     def __init__(self, command: list[str], folder: Path, **environment: str) -> None:
         paths = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
         number = len(list(folder.glob("log *.txt")))
@@ -84,6 +87,7 @@ class Running:
                 cwd=folder, env={**env, **environment}, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
+        self.started.append(self)
 
     @property
     def text(self) -> str:
@@ -94,6 +98,11 @@ class Running:
     def last_line(self) -> str:
         lines = [line for line in self.text.splitlines() if line.strip()]
         return lines[-1] if lines else ""
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it got SIGSTOP."""
+        return _state_and_session(Path(f"/proc/{self.process.pid}"))[0] == "T"
 
     def wait_for(self, happened: Callable[[], Any], seconds: float = 120) -> None:
         """Until something has happened or the command has ended."""
@@ -126,14 +135,38 @@ class Running:
         return list(found.values())
 
 
+def end_all() -> None:
+    """Ends what a test that failed has left."""
+    while Running.started:
+        running = Running.started.pop()
+        running.left(0)
+        running.process.wait()
+
+
+def _state_and_session(folder: Path) -> tuple[str, str]:
+    state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+    return state, session
+
+
 def _session(leader: int) -> dict[int, str]:
     found = {}
     for folder in Path("/proc").iterdir():
         with suppress(OSError, ValueError):
-            state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
+            state, session = _state_and_session(folder)
             if int(session) == leader and state not in "ZX":
                 found[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
     return found
+
+
+def fit(config: Path, out: Path, *options: str) -> list[str]:
+    """The command that trains the tiny network."""
+    return ["fit", "--config", str(config), *TINY, *QUIET, f"--trainer.default_root_dir={out}", *options]
+
+
+def scores(config: Path, trained: Path, out: Path, *options: str) -> list[str]:
+    """The command that tests the best checkpoint of a training."""
+    checkpoint = f"--ckpt_path={trained / 'best.ckpt'}"
+    return ["test", "--config", str(config), checkpoint, *QUIET, f"--trainer.default_root_dir={out}", *options]
 
 
 def status(command: list[str], folder: Path, **environment: str) -> tuple[int, str]:

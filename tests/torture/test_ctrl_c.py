@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 import shutil
 import signal
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 import av
 import pytest
 import torch
-from campaign import QUIET, TINY, Running, fault, lines_of, status
+from campaign import QUIET, TINY, Running, fault, fit, lines_of, status
 from conftest import REPOSITORY, moving_square, write_video
 from PIL import Image
 from test_interruption import assert_same_end, rows
@@ -58,20 +60,18 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command_of(text: str, config: Path, checkpoint: Path, videos: Path) -> list[str]:
-    """No path of the tests has a space but that of the configuration."""
-    many = " ".join([f"--data.{name}_list={videos}" for name in ("test", "val", "predict")] + BATCHES)
     filled = text.format(
-        config="CONFIG",
+        config=quote(str(config)),
         tiny=" ".join([*TINY, *QUIET, "--data.num_workers=2"]),
         out="--trainer.default_root_dir=out",
-        trained=f"--ckpt_path={checkpoint}",
-        checkpoint=checkpoint,
-        many=many,
-        videos=videos,
-        video=videos / "left/0.mp4",
-        prep=REPOSITORY / "data_prep",
+        trained=quote(f"--ckpt_path={checkpoint}"),
+        checkpoint=quote(str(checkpoint)),
+        many=shlex.join([*(f"--data.{name}_list={videos}" for name in ("test", "val", "predict")), *BATCHES]),
+        videos=quote(str(videos)),
+        video=quote(str(videos / "left/0.mp4")),
+        prep=quote(str(REPOSITORY / "data_prep")),
     )
-    return [str(config) if word == "CONFIG" else word for word in filled.split()]
+    return shlex.split(filled)
 
 
 def assert_whole(folder: Path) -> None:
@@ -105,7 +105,7 @@ def interrupt(running: Running, wait_for: str, folder: Path, seconds: float) -> 
 @pytest.mark.parametrize("name", COMMANDS)
 @fault(
     "Ctrl-C in {name} (random moment {seed})",
-    before="one moment each, --timeline not tried. fit, test, validate, predict: status 1; "
+    before="one moment each. fit, test, validate, predict: status 1; "
     "motion.py: tracebacks, status -2; classify: once not heard; the others: as now",
     now="status 130, one sentence, no process left, no half file under a final name",
 )
@@ -137,17 +137,8 @@ def test_ctrl_c_in_fit_loses_no_step(write_config: Writer, tmp_path: Path) -> No
     config = write_config(tmp_path)
     ends = {}
     for name, fault_ in (("whole", {}), ("parts", IN_STEP_3)):
-        out = ends[name] = tmp_path / name
-        command = [
-            "fit",
-            "--config",
-            str(config),
-            *TINY,
-            *QUIET,
-            "--trainer.log_every_n_steps=1",
-            "--data.batch_size=2",
-        ]
-        command += [f"--trainer.default_root_dir={out}"]
+        ends[name] = tmp_path / name
+        command = fit(config, ends[name], "--trainer.log_every_n_steps=1", "--data.batch_size=2")
         code, text = status(command, tmp_path, **fault_)
         if fault_:
             assert code == 130, text

@@ -10,22 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from campaign import QUIET, TINY, Running, disk, fault, fill, lines_of, status
+from campaign import Running, disk, fault, fill, fit, lines_of, scores, status
 from conftest import moving_square, write_video
 
 Writer = Callable[[Path], Path]
 KILOBYTES = 4096
 SENTENCE = "a2video: error: "
-
-
-def fit(config: Path, out: Path, *options: str) -> list[str]:
-    steps = ["--trainer.log_every_n_steps=1", "--data.batch_size=1", "--trainer.max_epochs=30"]
-    return ["fit", "--config", str(config), *TINY, *QUIET, *steps, f"--trainer.default_root_dir={out}", *options]
-
-
-def scores(config: Path, trained: Path, out: Path) -> list[str]:
-    checkpoint = f"--ckpt_path={trained / 'best.ckpt'}"
-    return ["test", "--config", str(config), checkpoint, *QUIET, f"--trainer.default_root_dir={out}"]
+STEPS = ["--trainer.log_every_n_steps=1", "--data.batch_size=1", "--trainer.max_epochs=30"]
 
 
 def assert_whole(out: Path) -> int:
@@ -55,12 +46,13 @@ def test_full_at_a_checkpoint(write_config: Writer, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     with disk(tmp_path / "disk", KILOBYTES) as folder:
         ballast = fill(folder, but_kilobytes=75)  # for two checkpoints
-        running = Running(fit(config, folder / "out"), tmp_path)
+        running = Running(fit(config, folder / "out", *STEPS), tmp_path)
         stopped(running, ".ckpt cannot be written (No space left on device)")
         ballast.unlink()
         steps = assert_whole(folder / "out")
         assert steps in (0, 8)
-        code, text = status(fit(config, folder / "out", "--ckpt_path=last", "--trainer.max_epochs=3"), tmp_path)
+        again = fit(config, folder / "out", *STEPS, "--ckpt_path=last", "--trainer.max_epochs=3")
+        code, text = status(again, tmp_path)
         assert code == 0, text
         assert assert_whole(folder / "out") == 24
 
@@ -74,7 +66,7 @@ def test_full_at_a_checkpoint(write_config: Writer, tmp_path: Path) -> None:
 def test_full_at_metrics(write_config: Writer, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     with disk(tmp_path / "disk", KILOBYTES) as folder:
-        running = Running(fit(config, folder / "out"), tmp_path)
+        running = Running(fit(config, folder / "out", *STEPS), tmp_path)
         running.wait_for((folder / "out/last.ckpt").exists)
         fill(folder)
         stopped(running, "No space left on device): make room for it, then go on from the last checkpoint")
@@ -84,15 +76,15 @@ def test_full_at_metrics(write_config: Writer, tmp_path: Path) -> None:
 
 @fault(
     "output folder may only be read from the start: fit, test, classify, export, attend",
-    before="status 2, one sentence before any work (fit, test, classify; the others not tried)",
-    now="the same for all",
+    before="as now",
+    now="status 2, one sentence before any work",
 )
 def test_read_only_from_the_start(write_config: Writer, trained: Path, small_data: Path, tmp_path: Path) -> None:
     config, checkpoint, video = write_config(tmp_path), trained / "best.ckpt", small_data / "test/left/0 ü.mp4"
     with disk(tmp_path / "disk", KILOBYTES) as folder:
         subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
         for command in (
-            fit(config, folder / "out"),
+            fit(config, folder / "out", *STEPS),
             scores(config, trained, folder / "out"),
             ["classify", str(checkpoint), str(video), "--out", str(folder / "out.csv")],
             ["export", str(checkpoint), "--to", "torch", "--out", str(folder / "out.safetensors")],
@@ -103,14 +95,14 @@ def test_read_only_from_the_start(write_config: Writer, trained: Path, small_dat
 
 @fault(
     "output folder becomes read-only during fit",
-    before="not tried",
+    before="two tracebacks, status 1",
     now="status 2, one sentence; the last checkpoint is whole",
 )
 def test_read_only_later(write_config: Writer, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     with disk(tmp_path / "disk", KILOBYTES) as folder:
         out = folder / "out"
-        running = Running(fit(config, out), tmp_path)
+        running = Running(fit(config, out, *STEPS), tmp_path)
         running.wait_for((out / "last.ckpt").exists)
         subprocess.run(["mount", "--bind", str(out), str(out)], check=True)
         subprocess.run(["mount", "-o", "remount,ro,bind", str(out)], check=True)  # while files in it are open
@@ -139,7 +131,7 @@ def test_full_at_results(write_config: Writer, trained: Path, tmp_path: Path, ki
 
 @fault(
     "disk full when classify appends to --out",
-    before="not tried",
+    before="as now",
     now="status 2, one sentence, whole lines only; there is room again: the same command goes on, each video once",
 )
 def test_full_at_classify(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -161,7 +153,7 @@ def test_full_at_classify(tiny_checkpoint: Path, tmp_path: Path) -> None:
 
 @fault(
     "a command's output goes to a full disk (> /dev/full)",
-    before="a traceback, as was reported; not tried again",
+    before="a traceback, status 1",
     now="status 2, one sentence",
     quick=True,
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from campaign import QUIET, TINY, Running, fault, status
+from campaign import Running, fault, fit, scores, status
 from test_interruption import assert_same_end, rows
 
 Writer = Callable[[Path], Path]
@@ -21,12 +21,9 @@ PLACES = {
     "a checkpoint": ("fit", "a2video.checkpoints:Checkpoints.on_save_checkpoint 1"),
     "the gathering of a test": ("test", "a2video.recognizer:gather_rows 1"),
 }
-DDP = ["--trainer.strategy=ddp"]
-
-
-def fit(config: Path, out: Path, *options: str) -> list[str]:
-    steps = ["--data.batch_size=1", "--trainer.max_epochs=3", "--data.num_workers=1", "--trainer.log_every_n_steps=1"]
-    return ["fit", "--config", str(config), *TINY, *QUIET, *steps, f"--trainer.default_root_dir={out}", *DDP, *options]
+DDP = "--trainer.strategy=ddp"
+STEPS = ["--data.batch_size=1", "--trainer.max_epochs=3", "--data.num_workers=1", "--trainer.log_every_n_steps=1", DDP]
+TWO = [*STEPS, "--trainer.devices=2"]
 
 
 def on_two_machines(command: list[str], folder: Path, fault_: str) -> list[Running]:
@@ -50,7 +47,7 @@ def survive(command: list[str], folder: Path, rank: int, place: str, name: str, 
     if name == "SIGKILL":
         assert victim.end() == -signal.SIGKILL, victim.text
     else:
-        victim.wait_for(lambda: _state(victim) == "T")
+        victim.wait_for(lambda: victim.is_stopped)
     start = time.monotonic()
     assert other.end(within_seconds) == 1, other.text
     assert time.monotonic() - start < within_seconds
@@ -61,10 +58,6 @@ def survive(command: list[str], folder: Path, rank: int, place: str, name: str, 
     assert other.left() == []
     victim.left(0)
     victim.end()
-
-
-def _state(running: Running) -> str:
-    return Path(f"/proc/{running.process.pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -87,10 +80,7 @@ def test_one_rank_is_killed(write_config: Writer, trained: Path, tmp_path: Path)
 def killed_in(write_config: Writer, trained: Path, tmp_path: Path, rank: int, place: str) -> None:
     config, out = write_config(tmp_path), tmp_path / "out"
     name, where = PLACES[place]
-    command = fit(config, out)
-    if name == "test":
-        checkpoint = f"--ckpt_path={trained / 'best.ckpt'}"
-        command = ["test", "--config", str(config), checkpoint, f"--trainer.default_root_dir={out}", *QUIET, *DDP]
+    command = scores(config, trained, out, DDP) if name == "test" else fit(config, out, *STEPS)
     survive(command, tmp_path / "ranks", rank, where, "SIGKILL", 60)
     for path in out.glob("*.ckpt"):
         torch.load(path, weights_only=True)
@@ -99,21 +89,21 @@ def killed_in(write_config: Writer, trained: Path, tmp_path: Path, rank: int, pl
 @pytest.mark.parametrize("rank", [0, 1])
 @fault(
     "rank {rank} of two stops without a word (SIGSTOP), as when its machine is lost",
-    before="not tried; by reading: the other waits for torch's time limit, 30 minutes",
+    before="the other still ran after a minute; by reading, till torch's time limit of 30 minutes",
     now="the other ends within a minute with one sentence",
 )
 def test_stopped(write_config: Writer, tmp_path: Path, rank: int) -> None:
-    command = fit(write_config(tmp_path), tmp_path / "out")
+    command = fit(write_config(tmp_path), tmp_path / "out", *STEPS)
     survive(command, tmp_path / "ranks", rank, PLACES["a training step"][1], "SIGSTOP", 60)
 
 
 @fault(
     "SIGKILL to the first process before the ranks have met",
-    before="not tried; by reading: the process that it had started waits for torch's time limit",
+    before="the process that it had started still ran after a minute",
     now="the kernel ends it too",
 )
 def test_killed_at_the_start(write_config: Writer, tmp_path: Path) -> None:
-    command = fit(write_config(tmp_path), tmp_path / "out", "--trainer.devices=2")
+    command = fit(write_config(tmp_path), tmp_path / "out", *TWO)
     place = "lightning.pytorch.strategies.launchers.subprocess_script:_launch_process_observer 1"
     running = Running(command, tmp_path, A2VIDEO_FAULT=f"0 {place} SIGKILL")
     assert running.end() == -signal.SIGKILL, running.text
@@ -124,7 +114,7 @@ def test_killed_at_the_start(write_config: Writer, tmp_path: Path) -> None:
 def whole(write_config: Writer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two undisturbed ranks leave."""
     folder = tmp_path_factory.mktemp("whole")
-    code, text = status(fit(write_config(folder), folder / "out", "--trainer.devices=2"), folder)
+    code, text = status(fit(write_config(folder), folder / "out", *TWO), folder)
     assert code == 0, text
     return folder / "out"
 
@@ -132,11 +122,11 @@ def whole(write_config: Writer, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.mark.parametrize("rank", [0, 1])
 @fault(
     "SIGTERM to rank {rank} of two",
-    before="rank 1: both ended after the same step, saved (tests/test_interruption.py); rank 0: not tried",
+    before="as now",
     now="both end after the same step, saved, status 143; gone on with, it ends as if undisturbed",
 )
 def test_sigterm(whole: Path, write_config: Writer, tmp_path: Path, rank: int) -> None:
-    command = fit(write_config(tmp_path), tmp_path / "out", "--trainer.devices=2")
+    command = fit(write_config(tmp_path), tmp_path / "out", *TWO)
     code, text = status(command, tmp_path, A2VIDEO_FAULT=f"{rank} {PLACES['a training step'][1]} SIGTERM")
     assert code == 143, text
     assert "SIGTERM: stopped after step 6 (epoch 1, 2 batches of it done)" in text
@@ -146,19 +136,38 @@ def test_sigterm(whole: Path, write_config: Writer, tmp_path: Path, rank: int) -
     assert rows(tmp_path / "out") == rows(whole)
 
 
-@pytest.mark.xfail(
-    reason="after a restart gloo may get addresses of the first start from torchrun's store", strict=False
-)
+def under_torchrun(config: Path, out: Path, *options: str) -> tuple[list[str], dict[str, str]]:
+    """A training on two ranks of which one is killed in its first start, and the environment for that."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", *options]
+    program = str(Path(__file__).with_name("harmful.py"))
+    rank = random.Random(0).choice([0, 1])
+    fault_ = {"A2VIDEO_FAULT": f"{rank} {PLACES['a training step'][1]} SIGKILL"}
+    return [*launcher, program, *fit(config, out, *TWO, "--ckpt_path=last")], fault_
+
+
 @fault(
-    "SIGKILL to one of two ranks under torchrun --max_restarts 1",
+    "SIGKILL to one of two ranks under torchrun, then the same command again",
     before="not tried",
-    now="both are started again, go on from last.ckpt and end as if undisturbed",
+    now="torchrun ends the other, with status 1; the command goes on from last.ckpt and ends as if undisturbed",
+)
+def test_torchrun_given_again(whole: Path, write_config: Writer, tmp_path: Path) -> None:
+    command, fault_ = under_torchrun(write_config(tmp_path), tmp_path / "out")
+    code, text = status(command, tmp_path, **fault_)
+    assert code == 1, text
+    code, text = status(command, tmp_path)
+    assert code == 0, text
+    assert_same_end(tmp_path / "out", whole)
+
+
+@fault(
+    "SIGKILL to one of two ranks under TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 torchrun --max_restarts 1",
+    before="not tried",
+    now="both are started again, go on from last.ckpt and end as if undisturbed (without that variable torch's own "
+    "restart fails, in 3 of 6 attempts of a plain script of 20 lines too: give the command again)",
 )
 def test_torchrun_starts_again(whole: Path, write_config: Writer, tmp_path: Path) -> None:
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "--max_restarts=1"]
-    program = str(Path(__file__).with_name("harmful.py"))
-    command = fit(write_config(tmp_path), tmp_path / "out", "--trainer.devices=2", "--ckpt_path=last")
-    first = f"{random.Random(0).choice([0, 1])} {PLACES['a training step'][1]} SIGKILL"
-    code, text = status([*launcher, program, *command], tmp_path, A2VIDEO_FAULT=first)
+    """Else torch 2.13 keeps its store, in which the ranks find the addresses of those that were killed."""
+    command, fault_ = under_torchrun(write_config(tmp_path), tmp_path / "out", "--max_restarts=1")
+    code, text = status(command, tmp_path, TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1", **fault_)
     assert code == 0, text
     assert_same_end(tmp_path / "out", whole)

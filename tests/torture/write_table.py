@@ -27,7 +27,8 @@ def main() -> None:
         circumstances(["torch", "lightning", "av"]),
         "",
         f"**{len(tried)} faults tried, {len(tried) - len(failed)} survived, "
-        f"{sum(row['lost'] != 'nothing' for row in tried)} lost something** ({minutes:.0f} minutes, two at a time).",
+        f"{sum(row['lost'] not in ('nothing', '?') for row in tried)} of them lost something** "
+        f"({minutes:.0f} minutes, two at a time).",
         "",
         table(
             ["fault", "what happened before", "what happens now", "lost"],
