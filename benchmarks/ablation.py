@@ -314,11 +314,11 @@ def step_times(networks: Sequence[nn.Module], clip: tuple[int, ...], rounds: int
 
 def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], list[str]]:
     """Trains and tests on motion: the runs, what came of them, and the lines of a section."""
-    common, num_classes = ["--config", size.config, *size.options], sum(map(len, MOTIONS.values()))
-    options = [*common, *make_motion(out, size.first_motion, size), *size.of_first]
-    first = plan(out / "first", options, [BASE], num_classes, size, lambda network, seed: [])
+    num_classes = sum(map(len, MOTIONS.values()))
+    options = ["--config", size.config, *make_motion(out, size.first_motion, size), *size.options]
+    first = plan(out / "first", options, [BASE], num_classes, size, lambda network, seed: [*size.of_first])
     finish_all("without blocks", first[BASE].values(), pool)
-    options = [*common, *make_motion(out, size.motion, size)]
+    options = ["--config", size.config, *make_motion(out, size.motion, size), *size.options]
     runs = plan(
         out / "motion", options, size.networks, num_classes, size, lambda network, seed: pretrained(first[BASE][seed])
     )
