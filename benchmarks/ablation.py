@@ -21,27 +21,24 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from multiprocessing import get_context
 from pathlib import Path
 
 import gather_maps
 import torch
+from ablation_networks import BASE, BOTH, NETWORKS, TWO, WHY, Network
+from ablation_runs import OfFit, Runs, finish_all, plan, pretrained, seed_by_seed
 from ablation_tables import Row, accuracies, against, draw, read_scores, spread
 from network import Line, seconds, step_of
 from report import RESULTS, circumstances, table, write
 from torch import nn
-from tqdm import tqdm
 
-from a2video import cli, models
 from a2video.models.catalog import count_multiply_adds, count_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,55 +54,6 @@ FIGHTS_OPTIONS = [  # smaller than the configuration's own, which fifty training
     *IN_MEMORY,
 ]
 FIGHT_CLASSES = {"mean recall": ("fight", "no_fight")}
-
-
-@dataclass(frozen=True)
-class Network:
-    """A row: a builder of a2video.models, the places of its blocks, and the ratio of channels to inner channels.
-
-    Main ones have all seeds, and are tried on real clips too; the others have the first three seeds.
-    """
-
-    name: str
-    builder: str
-    places: tuple[str, ...] = ()
-    ratio: int = 4
-    is_main: bool = False
-
-    def arguments(self, num_classes: int, width: int) -> dict[str, object]:
-        """Of the builder."""
-        given: dict[str, object] = {"num_classes": num_classes, "width": width}
-        return given | ({"places": list(self.places), "ratio": self.ratio} if self.places else {})
-
-    def options(self, num_classes: int, width: int) -> list[str]:
-        """The same for `a2video fit` and `test`."""
-        given = ["--model.network", f"a2video.models.{self.builder}"]
-        for name, value in self.arguments(num_classes, width).items():
-            given += [f"--model.network.{name}", json.dumps(value)]
-        return given
-
-    def build(self, num_classes: int, width: int) -> nn.Module:
-        """With random weights."""
-        return models.BUILDERS[self.builder](**self.arguments(num_classes, width))
-
-    @property
-    def folder(self) -> str:
-        """Of its runs."""
-        return "-".join([self.builder, *self.places, f"r{self.ratio}"] if self.places else [self.builder])
-
-
-CONV4, BOTH, FOUR = ("conv4.1",), ("conv3.1", "conv4.1"), ("conv3.1", "conv3.2", "conv4.1", "conv4.2")
-BASE = Network("no block", "resnet26", is_main=True)
-NETWORKS = (
-    BASE,
-    Network("squeeze-excitation, conv4, c/16", "se_resnet26", CONV4, 16),
-    Network("1 non-local, conv4, c/4", "nonlocal_resnet26", CONV4, is_main=True),
-    Network("1 double attention, conv4, c/4", "a2net_resnet26", CONV4, is_main=True),
-    Network("1 double attention, conv4, c/2", "a2net_resnet26", CONV4, 2),
-    Network("1 double attention, conv3, c/4", "a2net_resnet26", ("conv3.1",)),
-    Network("2 double attention, conv3 and conv4, c/4", "a2net_resnet26", BOTH, is_main=True),
-    Network("4 double attention, conv3 and conv4, c/4", "a2net_resnet26", FOUR, is_main=True),
-)
 
 
 @dataclass(frozen=True)
@@ -133,6 +81,7 @@ class Size:
         motion: what all rows are trained and tested on.
         short_side: of the motion videos, pixels.
         networks: the rows.
+        why: more of them, to see what keeps blocks from doing more; WHY or none.
         seeds: of each row.
         of_first: options of the first training, of the network without blocks.
         options: further ones of `a2video fit` and `test`.
@@ -145,6 +94,7 @@ class Size:
     short_side: int
     of_first: tuple[str, ...]
     networks: tuple[Network, ...] = NETWORKS
+    why: tuple[Network, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     options: tuple[str, ...] = IN_MEMORY
 
@@ -156,6 +106,7 @@ SMALL = Size(
     Motion("medium", 2016, 900),
     40,
     ("--trainer.max_epochs", "12", "--model.optimizer.init_args.lr", "0.006"),
+    why=WHY,
 )
 SIZES = {
     "small": SMALL,
@@ -175,96 +126,11 @@ SIZES = {
         motion=Motion("easy", 18, 9),
         of_first=(),
         networks=(BASE, NETWORKS[3]),
+        why=(),
         seeds=(0,),
         options=(*IN_MEMORY, "--trainer.max_epochs", "1"),
     ),
 }
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training and its test: the folder they write to, the options of both, and those of the training alone."""
-
-    folder: Path
-    options: list[str]
-    of_fit: list[str]
-
-    @property
-    def commands(self) -> list[list[str]]:
-        """Arguments of `a2video`, one command after the other."""
-        folder = ["--trainer.default_root_dir", str(self.folder)]
-        return [
-            ["fit", *self.options, *folder, *self.of_fit, "--overwrite", "true"],
-            ["test", *self.options, *folder, "--ckpt_path", str(self.checkpoint)],
-        ]
-
-    @property
-    def checkpoint(self) -> Path:
-        """The last weights."""
-        return self.folder / "last.ckpt"
-
-    def finish(self) -> None:
-        """Runs both, unless that has been done; RuntimeError with the last line of the one that fails."""
-        record = self.folder / "commands.txt"
-        text = "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in self.commands)
-        if (self.folder / "results.json").exists() and record.exists() and record.read_text() == text:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("results.json", "scores.parquet"):
-            (self.folder / name).unlink(missing_ok=True)
-        record.write_text(text)
-        with (self.folder / "log.txt").open("w+") as log, redirect_stdout(log), redirect_stderr(log):
-            for command in self.commands:
-                try:
-                    cli.main(command)
-                except SystemExit as end:
-                    if end.code:
-                        log.seek(0)
-                        last = (log.read().strip() or "without a word").splitlines()[-1]
-                        raise RuntimeError(
-                            f"{self.folder}: a2video {command[0]} ended with status {end.code}: {last}"
-                        ) from None
-
-
-Runs = dict[Network, dict[int, Run]]  # by seed
-OfFit = Callable[[Network, int], list[str]]  # options for a network and a seed
-
-
-def pretrained(run: Run) -> list[str]:
-    """Options of a training that starts from the weights of another."""
-    return ["--model.pretrained", str(run.checkpoint)]
-
-
-def plan(
-    folder: Path, options: list[str], networks: Sequence[Network], num_classes: int, size: Size, of_fit: OfFit
-) -> Runs:
-    """A run for each network and seed; `of_fit` has further options of its training."""
-    return {
-        network: {
-            seed: Run(
-                folder / network.folder / str(seed),
-                [*options, *network.options(num_classes, size.width)],
-                ["--seed_everything", str(seed), *of_fit(network, seed)],
-            )
-            for seed in (size.seeds if network.is_main else size.seeds[:3])
-        }
-        for network in networks
-    }
-
-
-def finish_all(title: str, runs: Iterable[Run], pool: Executor) -> None:
-    """Runs what is missing; when one fails the others go on, and its error comes last."""
-    running = [pool.submit(Run.finish, run) for run in runs]
-    for _ in tqdm(as_completed(running), desc=title, total=len(running), unit="run"):
-        pass
-    for run in running:
-        run.result()
-
-
-def seed_by_seed(runs: Runs) -> list[Run]:
-    """So that all rows have as many seeds at any time."""
-    of_rows = [list(of_row.values()) for of_row in runs.values()]
-    return [run for of_seed in zip_longest(*of_rows) for run in of_seed if run is not None]
 
 
 def rows_of(runs: Runs, groups: Mapping[str, Sequence[str]]) -> list[Row]:
@@ -316,34 +182,57 @@ def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], l
     """Trains and tests on motion: the runs, what came of them, and the lines of a section."""
     num_classes = sum(map(len, MOTIONS.values()))
     options = ["--config", size.config, *make_motion(out, size.first_motion, size), *size.options]
-    first = plan(out / "first", options, [BASE], num_classes, size, lambda network, seed: [*size.of_first])
+    of_base = {BASE: options + BASE.options(num_classes, size.width)}
+    first = plan(out / "first", of_base, size.seeds, lambda network, seed: [*size.of_first])
     finish_all("without blocks", first[BASE].values(), pool)
     options = ["--config", size.config, *make_motion(out, size.motion, size), *size.options]
-    runs = plan(
-        out / "motion", options, size.networks, num_classes, size, lambda network, seed: pretrained(first[BASE][seed])
-    )
+    of_all = {network: options + network.options(num_classes, size.width) for network in (*size.networks, *size.why)}
+    runs = plan(out / "motion", of_all, size.seeds, lambda network, seed: pretrained(first[BASE][seed]))
     finish_all("motion", seed_by_seed(runs), pool)
     before = spread(rows_of(first, MOTIONS)[0].scores["video"])
     results = json.loads((runs[BASE][size.seeds[0]].folder / "results.json").read_text())
     clip = (results["preprocessing"]["num_frames"], *[results["preprocessing"]["crop_size"]] * 2)
-    networks = [network.build(num_classes, size.width) for network in size.networks]
-    times = step_times(networks, clip, rounds=3 * len(size.seeds))
+    built = [network.build(num_classes, size.width) for network in size.networks]
+    times = step_times(built, clip, rounds=3 * len(size.seeds))
+    by_network = dict(zip(runs, rows_of(runs, MOTIONS), strict=True))
     rows = [
-        replace(row, millions=count_parameters(net) / 1e6, mega=count_multiply_adds(net, clip) / 1e6, step=step)
-        for row, net, step in zip(rows_of(runs, MOTIONS), networks, times, strict=True)
+        replace(
+            by_network[network],
+            millions=count_parameters(net) / 1e6,
+            mega=count_multiply_adds(net, clip) / 1e6,
+            step=step,
+        )
+        for network, net, step in zip(size.networks, built, times, strict=True)
     ]
-    return (
-        runs,
-        rows,
-        [
-            f"## Motion: {results['num_videos']} test videos, {results['protocol']}",
-            f"`{size.config}`. First {size.first_motion.described}: without blocks, {before} % of its test videos are "
-            f"classified right by then. From there {size.motion.described}:",
-            table(*accuracies(rows, MOTIONS, with_costs=True)),
-            "The same seed with and without:",
-            table(*against(rows, rows[0], MOTIONS)),
-        ],
-    )
+    lines = [
+        f"## Motion: {results['num_videos']} test videos, {results['protocol']}",
+        f"`{size.config}`. First {size.first_motion.described}: without blocks, {before} % of its test videos are "
+        f"classified right by then. From there {size.motion.described}:",
+        table(*accuracies(rows, MOTIONS, with_costs=True)),
+        "The same seed with and without:",
+        table(*against(rows, rows[0], MOTIONS)),
+    ]
+    if size.why:
+        lines += why(runs, by_network, out / "data" / size.motion.difficulty)
+    return runs, rows, lines
+
+
+def why(runs: Runs, rows: Mapping[Network, Row], data: Path) -> list[str]:
+    """The lines of a section on what keeps blocks from doing more."""
+    longer, attending, *others = WHY
+    shares = []
+    for network in (TWO, attending, *others):
+        found = [gather_maps.shares_of_blocks(run.checkpoint, data, 18) for run in list(runs[network].values())[:3]]
+        shares.append([network.name, *(f"{statistics.mean(of_block):.1%}" for of_block in zip(*found, strict=True))])
+    return [
+        "## Why not more?",
+        "Do blocks whose norm starts at scale 0 stay asleep? What each block adds to its input, by norm, in the end:",
+        table(["network", *BOTH], shares),
+        "Trained longer, with a higher rate for the blocks, or blocks that take part from the start:",
+        table(*accuracies([rows[BASE], rows[TWO], *(rows[network] for network in WHY)], MOTIONS)),
+        table(*against([rows[BASE], rows[TWO], *(rows[network] for network in others)], rows[BASE], MOTIONS)),
+        table(*against([rows[longer], rows[attending]], rows[longer], MOTIONS)),
+    ]
 
 
 def on_fights(out: Path, size: Size, pool: Executor, motion: Runs) -> list[str]:
@@ -358,7 +247,8 @@ def on_fights(out: Path, size: Size, pool: Executor, motion: Runs) -> list[str]:
     for title, (name, of_fit) in recipes.items():
         config = f"configs/surveillance_fights/{name}.yaml"
         options = ["--config", config, *lists, *FIGHTS_OPTIONS]
-        runs = plan(out / title.replace(" ", "_"), options, networks, 2, size, of_fit)
+        of_all = {network: options + network.options(2, size.width) for network in networks}
+        runs = plan(out / title.replace(" ", "_"), of_all, size.seeds, of_fit)
         finish_all(title, seed_by_seed(runs), pool)
         results = json.loads((runs[BASE][0].folder / "results.json").read_text())
         rows = rows_of(runs, FIGHT_CLASSES)
@@ -397,10 +287,8 @@ def main() -> None:
         lines += [*motion, f"![Accuracy against multiply-adds]({name}.png)"]
         if given.size == "small" and FIGHTS.exists():
             lines += on_fights(out, size, pool, runs)
-    attending = max(
-        (n for n in runs if n.builder == "a2net_resnet26" and len(n.places) < 3), key=lambda n: len(n.places)
-    )
-    checkpoints = [run.checkpoint for run in runs[attending].values()]
+    attending = runs.get(TWO, list(runs.values())[-1])
+    checkpoints = [run.checkpoint for run in attending.values()]
     videos = out / "data" / size.motion.difficulty
     lines += gather_maps.section(checkpoints, videos, min(90, size.motion.num_test), results)
     write(name, "\n\n".join(lines), results)

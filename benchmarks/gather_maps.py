@@ -11,13 +11,13 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from report import table
-from torch import Tensor
+from torch import Tensor, nn
 
 from a2video.inference.attention import Attention, BlockAttention, attention
 from a2video.inference.attention_page import coloured, heat
@@ -88,6 +88,25 @@ def with_new_blocks(classifier: VideoClassifier) -> VideoClassifier:
             module.theta.reset_parameters()
             module.rho.reset_parameters()
     return classifier
+
+
+def shares_of_blocks(checkpoint: Path, data: Path, num_videos: int) -> list[float]:
+    """What each block adds to its input, as a share of it by norm: the mean over the first test videos."""
+    classifier = VideoClassifier.load(checkpoint, device="cpu")
+    blocks = [module for module in classifier.network.modules() if isinstance(module, DoubleAttention)]
+    shares: list[list[float]] = [[] for _ in blocks]
+
+    def watch(number: int) -> Callable[..., None]:
+        def see(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+            shares[number].append(float((output - inputs[0]).norm() / inputs[0].norm()))
+
+        return see
+
+    for number, block in enumerate(blocks):
+        block.register_forward_hook(watch(number))
+    for index in range(num_videos):
+        classifier(data / f"videos/test/{index:05d}.mp4")
+    return [statistics.mean(values) for values in shares]
 
 
 def section(checkpoints: Sequence[Path], data: Path, num_videos: int, pictures: Path) -> list[str]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
@@ -16,36 +14,17 @@ from conftest import REPOSITORY
 from a2video.data.pyav_reader import PyAVReader
 from a2video.inference.attention import Attention, BlockAttention
 
-BENCHMARKS = REPOSITORY / "benchmarks"
+
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets tests import the scripts."""
+    monkeypatch.syspath_prepend(REPOSITORY / "data_prep")
+    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
 
 
-@pytest.fixture
-def ablation(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def test_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import ablation
 
-    return ablation
-
-
-@pytest.fixture
-def tables(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import ablation_tables
-
-    return ablation_tables
-
-
-@pytest.fixture(scope="module")
-def maps() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(BENCHMARKS)
-        patch.syspath_prepend(REPOSITORY / "data_prep")
-        import gather_maps
-
-        yield gather_maps
-
-
-def test_short_form(ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["ablation.py", "--size", "short", "--jobs", "1", "--out", str(tmp_path)])
     monkeypatch.chdir(REPOSITORY)
     ablation.main()
@@ -63,28 +42,34 @@ def test_short_form(ablation: ModuleType, tmp_path: Path, monkeypatch: pytest.Mo
     assert "13 of new blocks left new" in (folder / "log.txt").read_text()
 
 
-def test_what_is_done_is_not_done_again_and_a_failing_training_is_named(ablation: ModuleType, tmp_path: Path) -> None:
-    run = ablation.Run(tmp_path / "it", ["--config", "configs/motion/none.yaml"], [])
+def test_what_is_done_is_not_done_again_and_a_failing_training_is_named(tmp_path: Path) -> None:
+    from ablation_runs import Run
+
+    run = Run(tmp_path / "it", ["--config", "configs/motion/none.yaml"], [])
     with pytest.raises(RuntimeError, match=r"it: .*fit ended with status 2: .*none\.yaml"):
         run.finish()
     (tmp_path / "it/results.json").write_text("{}")
     run.finish()
     with pytest.raises(RuntimeError, match="status 2"):
-        ablation.Run(tmp_path / "it", ["--config", "configs/motion/no.yaml"], []).finish()
+        Run(tmp_path / "it", ["--config", "configs/motion/no.yaml"], []).finish()
     assert not (tmp_path / "it/results.json").exists()
 
 
-def test_rows_of_a_seed_start_alike(ablation: ModuleType) -> None:
+def test_rows_of_a_seed_start_alike() -> None:
+    from ablation_networks import NETWORKS, WHY
+
     built = []
-    for network in ablation.NETWORKS:
+    for network in NETWORKS:
         torch.manual_seed(3)
         built.append(network.build(9, 2).state_dict())
     base = built[0]
     assert all(torch.equal(base[name], other[name]) for other in built for name in base)
-    assert len({network.folder for network in ablation.NETWORKS}) == len(ablation.NETWORKS)
+    assert len({network.folder for network in (*NETWORKS, *WHY)}) == len(NETWORKS) + len(WHY)
 
 
-def test_paired_differences(tables: ModuleType) -> None:
+def test_paired_differences() -> None:
+    import ablation_tables as tables
+
     base = {0: 0.50, 1: 0.60, 2: 0.70}
     # +1, +2, +3 points: mean 2, standard deviation 1, half width 4.303 / sqrt(3)
     assert tables.difference({0: 0.51, 1: 0.62, 2: 0.73}, base) == "+2.0 [-0.5, +4.5]"
@@ -95,7 +80,9 @@ def test_paired_differences(tables: ModuleType) -> None:
     assert tables.spread({0: 0.5}) == "50.0"
 
 
-def test_scores_of_a_run(tables: ModuleType, tmp_path: Path) -> None:
+def test_scores_of_a_run(tmp_path: Path) -> None:
+    import ablation_tables as tables
+
     (tmp_path / "results.json").write_text('{"coverage": 1.0, "clip_top1": 0.25, "video_top1": 0.5}')
     (tmp_path / "per_class.csv").write_text(
         "class,videos,scored,clip_top1,video_top1\na,1,1,0,1.0\nb,1,1,0,0.5\nc,1,1,0,0\n"
@@ -118,7 +105,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_objects_are_where_they_were_drawn(maps: ModuleType, videos: Path) -> None:
+def test_objects_are_where_they_were_drawn(videos: Path) -> None:
+    import gather_maps as maps
+
     for index in range(2):
         with PyAVReader(videos / f"videos/test/{index:05d}.mp4") as video:
             frames = video.get_frames(range(60))
@@ -128,7 +117,9 @@ def test_objects_are_where_they_were_drawn(maps: ModuleType, videos: Path) -> No
         assert float((brightest > 200).float().mean()) < 0.1
 
 
-def test_weight_near_objects(maps: ModuleType, videos: Path) -> None:
+def test_weight_near_objects(videos: Path) -> None:
+    import gather_maps as maps
+
     where, cells = maps.objects(videos, 0), 32
     at = (where[[0, 8]] * cells / 128).round().long() % cells  # of the first and the middle of 4 clip frames
     on = torch.zeros(1, 2, cells, cells)

@@ -1,0 +1,100 @@
+"""Trainings and tests of ablation.py: what is run, and what has been run already."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor, as_completed
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+
+from ablation_networks import Network
+from tqdm import tqdm
+
+from a2video import cli
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training and its test: the folder they write to, the options of both, and those of the training alone."""
+
+    folder: Path
+    options: list[str]
+    of_fit: list[str]
+
+    @property
+    def commands(self) -> list[list[str]]:
+        """Arguments of `a2video`, one command after the other."""
+        folder = ["--trainer.default_root_dir", str(self.folder)]
+        return [
+            ["fit", *self.options, *folder, *self.of_fit, "--overwrite", "true"],
+            ["test", *self.options, *folder, "--ckpt_path", str(self.checkpoint)],
+        ]
+
+    @property
+    def checkpoint(self) -> Path:
+        """The last weights."""
+        return self.folder / "last.ckpt"
+
+    def finish(self) -> None:
+        """Runs both, unless that has been done; RuntimeError with the last line of the one that fails."""
+        record = self.folder / "commands.txt"
+        text = "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in self.commands)
+        if (self.folder / "results.json").exists() and record.exists() and record.read_text() == text:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("results.json", "scores.parquet"):
+            (self.folder / name).unlink(missing_ok=True)
+        record.write_text(text)
+        with (self.folder / "log.txt").open("w+") as log, redirect_stdout(log), redirect_stderr(log):
+            for command in self.commands:
+                try:
+                    cli.main(command)
+                except SystemExit as end:
+                    if end.code:
+                        log.seek(0)
+                        last = (log.read().strip() or "without a word").splitlines()[-1]
+                        raise RuntimeError(
+                            f"{self.folder}: a2video {command[0]} ended with status {end.code}: {last}"
+                        ) from None
+
+
+Runs = dict[Network, dict[int, Run]]  # by seed
+OfFit = Callable[[Network, int], list[str]]  # options for a network and a seed
+
+
+def pretrained(run: Run) -> list[str]:
+    """Options of a training that starts from the weights of another."""
+    return ["--model.pretrained", str(run.checkpoint)]
+
+
+def plan(folder: Path, options: Mapping[Network, list[str]], seeds: Sequence[int], of_fit: OfFit) -> Runs:
+    """A run for each network and seed, from the options of both of its commands and those of its training."""
+    return {
+        network: {
+            seed: Run(
+                folder / network.folder / str(seed),
+                of_network,
+                ["--seed_everything", str(seed), *of_fit(network, seed), *network.of_fit],
+            )
+            for seed in (seeds if network.is_main else seeds[:3])
+        }
+        for network, of_network in options.items()
+    }
+
+
+def finish_all(title: str, runs: Iterable[Run], pool: Executor) -> None:
+    """Runs what is missing; when one fails the others go on, and its error comes last."""
+    running = [pool.submit(Run.finish, run) for run in runs]
+    for _ in tqdm(as_completed(running), desc=title, total=len(running), unit="run"):
+        pass
+    for run in running:
+        run.result()
+
+
+def seed_by_seed(runs: Runs) -> list[Run]:
+    """So that all rows have as many seeds at any time."""
+    of_rows = [list(of_row.values()) for of_row in runs.values()]
+    return [run for of_seed in zip_longest(*of_rows) for run in of_seed if run is not None]
