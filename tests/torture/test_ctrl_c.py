@@ -77,7 +77,8 @@ def command_of(text: str, config: Path, checkpoint: Path, videos: Path) -> list[
 def assert_whole(folder: Path) -> None:
     """Every file under a final name can be read to its end, and nothing unfinished is left."""
     for path in folder.rglob("*"):
-        assert not (path.name.endswith(".part") or path.name.startswith(".part-")), path  # scores.parts is a test's own
+        assert not path.name.endswith(".part"), path
+        assert not path.name.startswith(".part-"), path
         if path.suffix == ".ckpt":
             torch.load(path, weights_only=True)
         elif path.suffix == ".csv":
