@@ -4,12 +4,12 @@
     python benchmarks/ablation.py --size short    # does it run: a minute, on made-up data alone, writes to --out
     python benchmarks/ablation.py --size paper    # the paper's input and width, for a GPU: results/ablation_paper.md
 
-For each seed a network without blocks is trained first. From its weights every row goes on, with its new blocks and
-with all of its weights trained: the same clips in the same order, as many steps, the same rates. (From scratch, in what
-a CPU can do in minutes, chance decides when a network begins to learn, and hides what the blocks do.) Every training is
-one `a2video fit` and one `a2video test`, whose commands lie in the folder of the run; run again, only what is missing
-or has changed is done. The last weights are tested, none are chosen. "step" is the time of forward pass, backward pass
-and update as a share of that of the network without blocks, measured in turn in one process.
+From scratch, in what a CPU can do in minutes, chance decides when a network begins to learn, and hides what blocks do.
+So for each seed a network without blocks is trained first. From its weights every row goes on, with its new blocks and
+with all of its weights trained: the same clips in the same order, as many steps, the same rates. Every training is one
+`a2video fit` and one `a2video test`, whose commands lie in the folder of the run; run again, only what is missing or
+has changed is done. The last weights are tested, none are chosen. "step" is the time of forward pass, backward pass and
+update as a share of that of the network without blocks, measured in turn in one process.
 
 Accuracies are mean ± standard deviation over seeds in percent. Differences are of the same seed, in points, with the
 95 % interval of their mean by Student's t; bold leaves out zero. There are many of them, so that a few bold ones are to
@@ -34,7 +34,7 @@ import gather_maps
 import torch
 from ablation_networks import BASE, BOTH, NETWORKS, TWO, WHY, Network
 from ablation_runs import OfFit, Runs, finish_all, plan, pretrained, seed_by_seed
-from ablation_tables import Row, accuracies, against, draw, read_scores, spread
+from ablation_tables import Row, accuracies, against, draw, read_scores
 from network import Line, seconds, step_of
 from report import RESULTS, circumstances, table, write
 from torch import nn
@@ -82,6 +82,7 @@ class Size:
         short_side: of the motion videos, pixels.
         networks: the rows.
         why: more of them, to see what keeps blocks from doing more; WHY or none.
+        from_scratch: what is trained first; the rows go on from BASE among them.
         seeds: of each row.
         of_first: options of the first training, of the network without blocks.
         options: further ones of `a2video fit` and `test`.
@@ -95,6 +96,7 @@ class Size:
     of_first: tuple[str, ...]
     networks: tuple[Network, ...] = NETWORKS
     why: tuple[Network, ...] = ()
+    from_scratch: tuple[Network, ...] = (BASE, TWO)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     options: tuple[str, ...] = IN_MEMORY
 
@@ -127,6 +129,7 @@ SIZES = {
         of_first=(),
         networks=(BASE, NETWORKS[3]),
         why=(),
+        from_scratch=(BASE,),
         seeds=(0,),
         options=(*IN_MEMORY, "--trainer.max_epochs", "1"),
     ),
@@ -182,14 +185,14 @@ def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], l
     """Trains and tests on motion: the runs, what came of them, and the lines of a section."""
     num_classes = sum(map(len, MOTIONS.values()))
     options = ["--config", size.config, *make_motion(out, size.first_motion, size), *size.options]
-    of_base = {BASE: options + BASE.options(num_classes, size.width)}
-    first = plan(out / "first", of_base, size.seeds, lambda network, seed: [*size.of_first])
-    finish_all("without blocks", first[BASE].values(), pool)
+    of_all = {network: options + network.options(num_classes, size.width) for network in size.from_scratch}
+    first = plan(out / "first", of_all, size.seeds, lambda network, seed: [*size.of_first])
+    finish_all("from scratch", seed_by_seed(first), pool)
     options = ["--config", size.config, *make_motion(out, size.motion, size), *size.options]
     of_all = {network: options + network.options(num_classes, size.width) for network in (*size.networks, *size.why)}
     runs = plan(out / "motion", of_all, size.seeds, lambda network, seed: pretrained(first[BASE][seed]))
     finish_all("motion", seed_by_seed(runs), pool)
-    before = spread(rows_of(first, MOTIONS)[0].scores["video"])
+    from_scratch = rows_of(first, MOTIONS)
     results = json.loads((runs[BASE][size.seeds[0]].folder / "results.json").read_text())
     clip = (results["preprocessing"]["num_frames"], *[results["preprocessing"]["crop_size"]] * 2)
     built = [network.build(num_classes, size.width) for network in size.networks]
@@ -206,8 +209,10 @@ def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], l
     ]
     lines = [
         f"## Motion: {results['num_videos']} test videos, {results['protocol']}",
-        f"`{size.config}`. First {size.first_motion.described}: without blocks, {before} % of its test videos are "
-        f"classified right by then. From there {size.motion.described}:",
+        f"`{size.config}`. From scratch on {size.first_motion.described}, tested on that kind:",
+        table(*accuracies(from_scratch, MOTIONS)),
+        *([table(*against(from_scratch, from_scratch[0], MOTIONS))] if len(from_scratch) > 1 else []),
+        f"From those without blocks on {size.motion.described}:",
         table(*accuracies(rows, MOTIONS, with_costs=True)),
         "The same seed with and without:",
         table(*against(rows, rows[0], MOTIONS)),

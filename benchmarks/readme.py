@@ -90,10 +90,10 @@ def tables(networks: Iterable[dict[str, Any]]) -> dict[str, str]:
         "networks": costs_table(networks),
         "speed": speed(),
         "decoding": decoding(),
-        "ablation": ablation.copied(0),
-        "ablation differences": ablation.copied(1),
-        "fights from scratch": ablation.copied(2),
-        "fights from motion": ablation.copied(5),
+        "ablation": ablation.copied(2),
+        "ablation differences": ablation.copied(3),
+        "fights from scratch": ablation.copied(8),
+        "fights from motion": ablation.copied(11),
     }
 
 
