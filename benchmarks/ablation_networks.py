@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass
 
+import ablation_variants
 from torch import nn
 
 from a2video import models
@@ -20,7 +21,7 @@ class Network:
         builder: of a2video.models, or with its module.
         places: of its blocks.
         ratio: of channels to inner channels.
-        is_main: it has all seeds, and is tried on real clips too; the others have the first three seeds.
+        on_fights: it is tried on real clips too.
         of_fit: options of its training.
     """
 
@@ -28,7 +29,7 @@ class Network:
     builder: str
     places: tuple[str, ...] = ()
     ratio: int = 4
-    is_main: bool = False
+    on_fights: bool = False
     of_fit: tuple[str, ...] = ()
 
     def arguments(self, num_classes: int, width: int) -> dict[str, object]:
@@ -38,15 +39,16 @@ class Network:
 
     def options(self, num_classes: int, width: int) -> list[str]:
         """The same for `a2video fit` and `test`."""
-        module = "" if "." in self.builder else "a2video.models."
-        given = ["--model.network", module + self.builder]
+        module = "a2video.models" if self.builder in models.BUILDERS else "ablation_variants"
+        given = ["--model.network", f"{module}.{self.builder}"]
         for name, value in self.arguments(num_classes, width).items():
             given += [f"--model.network.{name}", json.dumps(value)]
         return given
 
     def build(self, num_classes: int, width: int) -> nn.Module:
         """With random weights."""
-        return models.BUILDERS[self.builder](**self.arguments(num_classes, width))
+        builder = models.BUILDERS.get(self.builder) or getattr(ablation_variants, self.builder)
+        return builder(**self.arguments(num_classes, width))
 
     @property
     def folder(self) -> str:
@@ -56,23 +58,20 @@ class Network:
 
 
 CONV4, BOTH, FOUR = ("conv4.1",), ("conv3.1", "conv4.1"), ("conv3.1", "conv3.2", "conv4.1", "conv4.2")
-BASE = Network("no block", "resnet26", is_main=True)
-TWO = Network("2 double attention, conv3 and conv4, c/4", "a2net_resnet26", BOTH, is_main=True)
+BASE = Network("no block", "resnet26", on_fights=True)
+TWO = Network("2 double attention, conv3 and conv4, c/4", "a2net_resnet26", BOTH, on_fights=True)
 NETWORKS = (
     BASE,
     Network("squeeze-excitation, conv4, c/16", "se_resnet26", CONV4, 16),
-    Network("1 non-local, conv4, c/4", "nonlocal_resnet26", CONV4, is_main=True),
-    Network("1 double attention, conv4, c/4", "a2net_resnet26", CONV4, is_main=True),
+    Network("1 non-local, conv4, c/4", "nonlocal_resnet26", CONV4, on_fights=True),
+    Network("1 double attention, conv4, c/4", "a2net_resnet26", CONV4, on_fights=True),
     Network("1 double attention, conv4, c/2", "a2net_resnet26", CONV4, 2),
     Network("1 double attention, conv3, c/4", "a2net_resnet26", ("conv3.1",)),
     TWO,
-    Network("4 double attention, conv3 and conv4, c/4", "a2net_resnet26", FOUR, is_main=True),
+    Network("4 double attention, conv3 and conv4, c/4", "a2net_resnet26", FOUR, on_fights=True),
 )
-LONGER = ("--trainer.max_epochs", "12")
 QUICK = ("--model.optimizer.lr_factors", '{"*.attention": 10}')
-WHY = (  # beside BASE and TWO
-    Network("no block, three times as long", "resnet26", of_fit=LONGER),
-    Network("2 double attention, three times as long", "a2net_resnet26", BOTH, of_fit=LONGER),
+WHY = (
     Network("2 double attention, ten times the rate for blocks", "a2net_resnet26", BOTH, of_fit=QUICK),
-    Network("2 double attention, their scale begins at 1", "ablation_variants.awake", BOTH),
+    Network("2 double attention, their scale begins at 1", "awake", BOTH),
 )

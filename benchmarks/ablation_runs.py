@@ -13,7 +13,7 @@ from pathlib import Path
 from ablation_networks import Network
 from tqdm import tqdm
 
-from a2video import cli
+from a2video import cli, lightning_cli  # noqa: F401 (its logs go to the stream that is there when it is imported)
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class Run:
         return self.folder / "last.ckpt"
 
     def finish(self) -> None:
-        """Runs both, unless that has been done; RuntimeError with the last line of the one that fails."""
-        record = self.folder / "commands.txt"
+        """Runs both, unless that has been done since what they start from; RuntimeError with the cause if one fails."""
+        results, record = self.folder / "results.json", self.folder / "commands.txt"
         text = "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in self.commands)
-        if (self.folder / "results.json").exists() and record.exists() and record.read_text() == text:
+        starts = [Path(option).stat().st_mtime for option in self.of_fit if option.endswith(".ckpt")]
+        if record.exists() and record.read_text() == text and record.stat().st_mtime > max(starts, default=0):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in ("results.json", "scores.parquet"):
-            (self.folder / name).unlink(missing_ok=True)
-        record.write_text(text)
+        for path in (record, results, self.folder / "scores.parquet"):
+            path.unlink(missing_ok=True)
         with (self.folder / "log.txt").open("w+") as log, redirect_stdout(log), redirect_stderr(log):
             for command in self.commands:
                 try:
@@ -57,8 +57,11 @@ class Run:
                         log.seek(0)
                         last = (log.read().strip() or "without a word").splitlines()[-1]
                         raise RuntimeError(
-                            f"{self.folder}: a2video {command[0]} ended with status {end.code}: {last}"
+                            f"{self.folder}: {command[0]} ended with status {end.code}: {last}"
                         ) from None
+                except Exception as error:
+                    raise RuntimeError(f"{self.folder}: {command[0]} failed") from error
+        record.write_text(text)
 
 
 Runs = dict[Network, dict[int, Run]]  # by seed
@@ -79,7 +82,7 @@ def plan(folder: Path, options: Mapping[Network, list[str]], seeds: Sequence[int
                 of_network,
                 ["--seed_everything", str(seed), *of_fit(network, seed), *network.of_fit],
             )
-            for seed in (seeds if network.is_main else seeds[:3])
+            for seed in seeds
         }
         for network, of_network in options.items()
     }

@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Of Student's t distribution: 95 % lie between minus and plus this, by degrees of freedom.
@@ -33,6 +33,10 @@ class Row:
     mega: float = math.nan
     step: float = math.nan
 
+    def only(self, seeds: Sequence[int]) -> Row:
+        """Of some seeds."""
+        return replace(self, scores={name: {seed: of[seed] for seed in seeds} for name, of in self.scores.items()})
+
 
 def read_scores(folder: Path, groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
     """Accuracies of one test: clip and video top-1, and the mean of the video top-1 of each group's classes.
@@ -55,6 +59,13 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
     if len(values) == 1:
         return mean, math.inf
     return mean, T_95[len(values) - 1] * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share that was seen in so many trials (Wilson, 1927)."""
+    z = 1.96
+    middle, half = share + z**2 / (2 * count), z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return (middle - half) / (1 + z**2 / count), (middle + half) / (1 + z**2 / count)
 
 
 def spread(values: Values) -> str:
@@ -100,21 +111,28 @@ def against(rows: Sequence[Row], base: Row, groups: Iterable[str]) -> tuple[list
 
 
 def draw(rows: Sequence[Row], group: str, path: Path) -> None:
-    """Video top-1 of all classes and of one group against multiply-adds: mean, and 95 % interval over seeds."""
+    """Video top-1 of all classes and of one group against multiply-adds.
+
+    The bars are the 95 % intervals of the difference to the first row, seed by seed: where the rows started, which they
+    have in common, is not in them.
+    """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 5.5), layout="constrained")
+    figure = Figure(figsize=(10, 6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
     for axes, (name, title) in zip(panels, {"video": "all classes", group: group}.items(), strict=True):
+        base = rows[0].scores[name]
         for number, row in enumerate(rows):
-            mean, half = interval([100 * value for value in row.scores[name].values()])
-            colour, marker = f"C{number}", "s" if number == 0 else "o"
-            error = None if math.isinf(half) else half
-            axes.errorbar(row.mega, mean, error, color=colour, marker=marker, capsize=3, label=row.name)
+            of_seed = row.scores[name]
+            _, half = interval([100 * (value - base[seed]) for seed, value in of_seed.items()])
+            error = None if math.isinf(half) or number == 0 else half
+            mean, marker = 100 * statistics.mean(of_seed.values()), "s" if number == 0 else "o"
+            axes.errorbar(row.mega, mean, error, color=f"C{number}", marker=marker, capsize=3, label=row.name)
+        axes.axhline(100 * statistics.mean(base.values()), color="C0", linewidth=0.8, linestyle=":")
         axes.set_title(title)
         axes.set_xlabel("multiply-adds of a clip, millions")
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("video top-1, %")
+    panels[0].set_ylabel("video top-1, %; bars: 95 % interval of the difference to no block")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False
     )

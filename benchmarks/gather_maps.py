@@ -2,8 +2,8 @@
 
 A map's weight near objects is the share of its weight on positions whose centre lies at most `NEAR` pixels from an
 object's, by the share of such positions: 1 is what chance gives, and an even map. The mean over descriptors counts each
-by how much of it positions receive; "the best" is the descriptor with the most weight near objects over all videos. A
-new block has random weights on the same trained features.
+by how much of it positions receive. "The best" is the descriptor with the most weight near objects in every other
+video, and its value is that of the videos between. A new block has random weights on the same trained features.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from report import table
 from torch import Tensor, nn
 
 from a2video.inference.attention import Attention, BlockAttention, attention
-from a2video.inference.attention_page import coloured, heat
+from a2video.inference.attention_page import MIN_SCALE, coloured, heat
 from a2video.inference.classifier import VideoClassifier
 from a2video.models import DoubleAttention
 
@@ -33,15 +33,27 @@ SHOWN = ("left", "opposite_ways")  # the first test video of each of these class
 
 @dataclass(frozen=True)
 class Follows:
-    """How much more weight lies near objects than chance gives: of each descriptor (c_n,), and their usage (c_n,)."""
+    """How much more weight lies near objects than chance gives: of each video and descriptor (videos, c_n); usage."""
 
     weight: Tensor
     usage: Tensor
+    most: float
+    """What a descriptor would have whose weight is all near objects."""
 
     @property
     def mean(self) -> float:
         """Over descriptors, by usage."""
         return float((self.weight * self.usage).sum() / self.usage.sum())
+
+    @property
+    def best(self) -> int:
+        """The descriptor with the most weight near objects in every other video."""
+        return int(self.weight[::2].mean(0).argmax())
+
+    @property
+    def of_best(self) -> float:
+        """Its value in the videos between."""
+        return float(self.weight[1::2, self.best].mean())
 
 
 def objects(data: Path, index: int) -> Tensor:
@@ -68,21 +80,26 @@ def near_objects(block: BlockAttention, found: Attention, where: Tensor) -> Tens
 
 def follows(classifier: VideoClassifier, data: Path, num_videos: int) -> dict[str, Follows]:
     """By block, over the first test videos."""
-    sums: dict[str, list[Tensor]] = {}
+    seen: dict[str, list[tuple[Tensor, Tensor, float]]] = {}
     for index in range(num_videos):
         found, where = attention(classifier, data / f"videos/test/{index:05d}.mp4"), objects(data, index)
         for block in found.blocks:
             near = near_objects(block, found, where)
-            weight = (block.gather * near).sum((1, 2, 3)) / near.float().mean()
-            total = sums.setdefault(block.name, [torch.zeros_like(weight), torch.zeros_like(weight)])
-            total[0] += weight / num_videos
-            total[1] += block.usage / num_videos
-    return {name: Follows(*total) for name, total in sums.items()}
+            share = float(near.float().mean())
+            seen.setdefault(block.name, []).append(
+                ((block.gather * near).sum((1, 2, 3)) / share, block.usage, 1 / share)
+            )
+    return {
+        name: Follows(
+            torch.stack([s[0] for s in of]), torch.stack([s[1] for s in of]), statistics.mean(s[2] for s in of)
+        )
+        for name, of in seen.items()
+    }
 
 
-def with_new_blocks(classifier: VideoClassifier) -> VideoClassifier:
+def with_new_blocks(classifier: VideoClassifier, seed: int) -> VideoClassifier:
     """The same network, with random weights where its blocks choose what to gather."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     for module in classifier.network.modules():
         if isinstance(module, DoubleAttention):
             module.theta.reset_parameters()
@@ -90,15 +107,19 @@ def with_new_blocks(classifier: VideoClassifier) -> VideoClassifier:
     return classifier
 
 
-def shares_of_blocks(checkpoint: Path, data: Path, num_videos: int) -> list[float]:
-    """What each block adds to its input, as a share of it by norm: the mean over the first test videos."""
+def shares_of_blocks(checkpoint: Path, data: Path, num_videos: int) -> list[tuple[float, float]]:
+    """What each block adds to its input, as a share of it by norm, and the mean size of the scale of its last norm.
+
+    Both without their means over positions, which a bias alone would give; the mean over the first test videos.
+    """
     classifier = VideoClassifier.load(checkpoint, device="cpu")
     blocks = [module for module in classifier.network.modules() if isinstance(module, DoubleAttention)]
     shares: list[list[float]] = [[] for _ in blocks]
 
     def watch(number: int) -> Callable[..., None]:
         def see(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
-            shares[number].append(float((output - inputs[0]).norm() / inputs[0].norm()))
+            added, given = (x - x.mean((2, 3, 4), keepdim=True) for x in (output - inputs[0], inputs[0]))
+            shares[number].append(float(added.norm() / given.norm()))
 
         return see
 
@@ -106,29 +127,33 @@ def shares_of_blocks(checkpoint: Path, data: Path, num_videos: int) -> list[floa
         block.register_forward_hook(watch(number))
     for index in range(num_videos):
         classifier(data / f"videos/test/{index:05d}.mp4")
-    return [statistics.mean(values) for values in shares]
+    scales = [float(block.norm.weight.detach().abs().mean()) for block in blocks]
+    return [(statistics.mean(values), scale) for values, scale in zip(shares, scales, strict=True)]
 
 
-def section(checkpoints: Sequence[Path], data: Path, num_videos: int, pictures: Path) -> list[str]:
-    """Lines about the blocks of some trained networks, of which the first one is drawn into a folder."""
+def section(checkpoints: Sequence[Path], data: Path, num_videos: int, name: Path) -> list[str]:
+    """Lines about the blocks of some trained networks; the first one is drawn, into files whose names begin so."""
     trained = [follows(VideoClassifier.load(path, device="cpu"), data, num_videos) for path in checkpoints]
-    new = [follows(with_new_blocks(VideoClassifier.load(path, device="cpu")), data, num_videos) for path in checkpoints]
+    new = [
+        follows(with_new_blocks(VideoClassifier.load(path, device="cpu"), seed), data, num_videos)
+        for seed, path in enumerate(checkpoints)
+    ]
     rows = []
-    for name in trained[0]:
-        values = [[of_seed[name].mean for of_seed in of] for of in (trained, new)]
-        values += [[float(of_seed[name].weight.max()) for of_seed in of] for of in (trained, new)]
-        rows.append([name, *(f"{statistics.mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" for v in values)])
+    for block, found in trained[0].items():
+        values = [[of_seed[block].mean for of_seed in of] for of in (trained, new)]
+        values += [[of_seed[block].of_best for of_seed in of] for of in (trained, new)]
+        cells = (f"{statistics.mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" for v in values)
+        rows.append([block, *cells, f"{found.most:.1f}"])
     shown = VideoClassifier.load(checkpoints[0], device="cpu")
-    drawn = [draw(shown, data, label, trained[0], pictures / f"gather_maps_{label}.png") for label in SHOWN]
-    header = ["block", "trained: mean", "new: mean", "trained: the best", "new: the best"]
+    drawn = [draw(shown, data, label, trained[0], name.with_name(f"{name.name}_{label}.png")) for label in SHOWN]
     return [
         "## Do gather maps follow the objects?",
-        __doc__.split("\n\n", 1)[1].strip(),
+        __doc__.split("\n\n", 1)[1].strip().replace("`NEAR`", f"{NEAR:.0f}"),
         f"The first {num_videos} test videos; mean (and range) over {len(checkpoints)} seeds.",
-        table(header, rows),
+        table(["block", "trained: mean", "new: mean", "trained: the best", "new: the best", "at most"], rows),
         "The first test video of two classes, by the first network: for each block the descriptor that positions "
         "receive most of, and the best. Crosses: where the generator drew the objects.",
-        *(f"![{path.stem.replace('_', ' ')}]({path.name})" for path in drawn),
+        *(f"![Gather maps: {path.stem.replace('_', ' ')}]({path.name})" for path in drawn),
     ]
 
 
@@ -141,13 +166,14 @@ def draw(classifier: VideoClassifier, data: Path, label: str, found: Mapping[str
     seen, where = attention(classifier, data / f"videos/test/{index:05d}.mp4"), objects(data, index)
     rows = [(f"{label}\nsaid: {seen.of_video.label}", torch.zeros(1, 1, 1))]
     for block in seen.blocks:
-        name, best = block.name.removesuffix(".attention"), int(found[block.name].weight.argmax())
-        used = int(found[block.name].usage.argmax())
+        name, best = block.name.removesuffix(".attention"), found[block.name].best
+        used = int(found[block.name].usage.mean(0).argmax())
         rows += [(f"{name}\nmost used", block.gather[used]), (f"{name}\nthe best", block.gather[best])]
     _, num_frames, side = seen.clip.shape[:3]
     figure = Figure(figsize=(1.5 * num_frames, 1.55 * len(rows)), layout="constrained")
     for line, (axes_row, (title, maps)) in enumerate(zip(figure.subplots(len(rows), num_frames), rows, strict=True)):
-        values = heat(maps / maps.max().clamp(min=1e-9), num_frames, side)
+        scale = max(float(maps.max()), MIN_SCALE * float(maps.mean()), 1e-9)  # an even map is not to look bright
+        values = heat(maps / scale, num_frames, side)
         for frame, axes in enumerate(axes_row):
             axes.imshow(seen.clip[:, frame].permute(1, 2, 0).numpy(), extent=(0, 1, 1, 0))
             axes.imshow(coloured(values[frame].numpy()), extent=(0, 1, 1, 0))

@@ -30,7 +30,8 @@ class Result:
     """A file in benchmarks/results/: its text, and its tables as rows of cells, headers included."""
 
     def __init__(self, name: str) -> None:
-        self.text = (RESULTS / f"{name}.md").read_text(encoding="utf-8")
+        self.path = RESULTS / f"{name}.md"
+        self.text = self.path.read_text(encoding="utf-8")
         self.tables = [
             [[cell.strip() for cell in line[1:-1].split(" | ")] for line in block.strip().splitlines()]
             for block in re.findall(r"(?:^\|.*\n)+", self.text, re.MULTILINE)
@@ -40,10 +41,12 @@ class Result:
         """The row of a table that begins with these cells."""
         return next(row for row in self.tables[number] if row[: len(cells)] == list(cells))
 
-    def copied(self, number: int) -> str:
-        """A table as it is."""
-        header, _, *rows = self.tables[number]
-        return table(header, rows)
+    def after(self, line: str) -> str:
+        """The first table after a line that begins so, as it is."""
+        found = re.search(rf"^{re.escape(line)}.*?((?:^\|.*\n)+)", self.text, re.MULTILINE | re.DOTALL)
+        if found is None:
+            raise ValueError(f"no table after a line {line!r} in {self.path}")
+        return found[1].rstrip()
 
 
 def speed() -> str:
@@ -90,10 +93,10 @@ def tables(networks: Iterable[dict[str, Any]]) -> dict[str, str]:
         "networks": costs_table(networks),
         "speed": speed(),
         "decoding": decoding(),
-        "ablation": ablation.copied(2),
-        "ablation differences": ablation.copied(3),
-        "fights from scratch": ablation.copied(8),
-        "fights from motion": ablation.copied(11),
+        "ablation": ablation.after("From those without blocks"),
+        "ablation differences": ablation.after("The same seed with and without:"),
+        "fights from scratch": ablation.after("### From scratch"),
+        "fights from motion": ablation.after("### From motion"),
     }
 
 

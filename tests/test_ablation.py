@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -29,17 +32,22 @@ def test_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     ablation.main()
     written = (tmp_path / "ablation_short.md").read_text()
-    rows = [line for line in written.splitlines() if line.startswith("| 1 double attention, conv4, c/4 | 1 | 0.0")]
+    rows = [
+        line for line in written.splitlines() if line.startswith("| 2 double attention, conv3 and conv4, c/4 | 1 | 0.0")
+    ]
     assert len(rows) == 1
     assert (tmp_path / "ablation_short.png").read_bytes().startswith(b"\x89PNG")
     assert "conv4.1.attention | " in written
-    assert all((tmp_path / f"gather_maps_{label}.png").exists() for label in ("left", "opposite_ways"))
-    folder = tmp_path / "motion/a2net_resnet26-conv4.1-r4/0"
+    assert "| 2 double attention, their scale begins at 1 | 1 | " in written
+    assert re.search(r"scale begins at 1 \| [\d.]+%; (0\.9|1\.0)\d+ ", written)  # awake
+    assert re.search(r"conv4, c/4 \| [\d.]+%; 0\.00\d ", written)  # asleep, after a step
+    assert all((tmp_path / f"ablation_short_{label}.png").exists() for label in ("left", "opposite_ways"))
+    folder = tmp_path / "motion/a2net_resnet26-conv3.1-conv4.1-r4/0"
     started = torch.load(tmp_path / "first/resnet26/0/last.ckpt", weights_only=True)["state_dict"]
     ended = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
     assert set(started) < set(ended)
     assert not torch.equal(started["network.fc.weight"], ended["network.fc.weight"])
-    assert "13 of new blocks left new" in (folder / "log.txt").read_text()
+    assert "26 of new blocks left new" in (folder / "log.txt").read_text()
 
 
 def test_what_is_done_is_not_done_again_and_a_failing_training_is_named(tmp_path: Path) -> None:
@@ -48,18 +56,28 @@ def test_what_is_done_is_not_done_again_and_a_failing_training_is_named(tmp_path
     run = Run(tmp_path / "it", ["--config", "configs/motion/none.yaml"], [])
     with pytest.raises(RuntimeError, match=r"it: .*fit ended with status 2: .*none\.yaml"):
         run.finish()
-    (tmp_path / "it/results.json").write_text("{}")
-    run.finish()
+    assert not (tmp_path / "it/commands.txt").exists()
+    text = "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in run.commands)
+    (tmp_path / "it/commands.txt").write_text(text)
+    run.finish()  # has been done
+    start = tmp_path / "last.ckpt"
+    start.touch()
+    later = Run(tmp_path / "it", run.options, ["--model.pretrained", str(start)])
     with pytest.raises(RuntimeError, match="status 2"):
-        Run(tmp_path / "it", ["--config", "configs/motion/no.yaml"], []).finish()
-    assert not (tmp_path / "it/results.json").exists()
+        later.finish()  # other options
+    (tmp_path / "it/commands.txt").write_text(
+        "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in later.commands)
+    )
+    os.utime(tmp_path / "it/commands.txt", (1, 1))
+    with pytest.raises(RuntimeError, match="status 2"):
+        later.finish()  # older than what it starts from
 
 
 def test_rows_of_a_seed_start_alike() -> None:
     from ablation_networks import NETWORKS, WHY
 
     built = []
-    for network in NETWORKS:
+    for network in (*NETWORKS, *WHY):
         torch.manual_seed(3)
         built.append(network.build(9, 2).state_dict())
     base = built[0]
@@ -76,6 +94,8 @@ def test_paired_differences() -> None:
     assert tables.difference({0: 0.52, 1: 0.62, 2: 0.7201}, base) == "**+2.0 [+2.0, +2.0]**"
     assert tables.difference({0: 0.4}, base) == "-10.0"
     assert tables.interval([1.0]) == (1.0, math.inf)
+    low, high = tables.wilson(0.5, 100)
+    assert (round(low, 3), round(high, 3)) == (0.404, 0.596)
     assert tables.spread(base) == "60.0 ± 10.0"
     assert tables.spread({0: 0.5}) == "50.0"
 
