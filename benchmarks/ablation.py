@@ -84,7 +84,6 @@ class Size:
         short_side: of the motion videos, pixels.
         networks: the rows.
         why: more of them, to see what keeps blocks from doing more; WHY or none.
-        from_scratch: what is trained first; the rows go on from BASE among them.
         seeds: of each row.
         of_first: options of the first training, of the network without blocks.
         options: further ones of `a2video fit` and `test`.
@@ -98,7 +97,6 @@ class Size:
     of_first: tuple[str, ...]
     networks: tuple[Network, ...] = NETWORKS
     why: tuple[Network, ...] = ()
-    from_scratch: tuple[Network, ...] = (BASE, TWO)
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     options: tuple[str, ...] = IN_MEMORY
 
@@ -130,7 +128,6 @@ SIZES = {
         motion=Motion("easy", 18, 9),
         of_first=(),
         networks=(BASE, TWO),
-        from_scratch=(BASE,),
         seeds=(0,),
         options=(*IN_MEMORY, "--trainer.max_epochs", "1"),
     ),
@@ -186,8 +183,8 @@ def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], l
     """Trains and tests on motion: the runs, what came of them, and the lines of a section."""
     num_classes = sum(map(len, MOTIONS.values()))
     options = ["--config", size.config, *make_motion(out, size.first_motion, size), *size.options]
-    of_all = {network: options + network.options(num_classes, size.width) for network in size.from_scratch}
-    first = plan(out / "first", of_all, size.seeds, lambda network, seed: [*size.of_first])
+    of_base = {BASE: options + BASE.options(num_classes, size.width)}
+    first = plan(out / "first", of_base, size.seeds, lambda network, seed: [*size.of_first])
     finish_all("from scratch", seed_by_seed(first), pool)
     options = ["--config", size.config, *make_motion(out, size.motion, size), *size.options]
 
@@ -197,7 +194,7 @@ def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], l
 
     runs = planned(size.networks, size.seeds) | planned(size.why, size.seeds[:3])
     finish_all("motion", seed_by_seed(runs), pool)
-    from_scratch = rows_of(first, MOTIONS)
+    before = rows_of(first, MOTIONS)[0].scores["video"].values()
     results = json.loads((runs[BASE][size.seeds[0]].folder / "results.json").read_text())
     clip = (results["preprocessing"]["num_frames"], *[results["preprocessing"]["crop_size"]] * 2)
     built = [network.build(num_classes, size.width) for network in size.networks]
@@ -214,11 +211,9 @@ def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], l
     ]
     lines = [
         f"## Motion: {results['num_videos']} test videos, {results['protocol']}",
-        f"`{size.config}`. From scratch on {size.first_motion.described}, tested on that kind; video top-1 without "
-        f"blocks by seed: {', '.join(f'{100 * top:.1f}' for top in from_scratch[0].scores['video'].values())}:",
-        table(*accuracies(from_scratch, MOTIONS)),
-        *([table(*against(from_scratch, from_scratch[0], MOTIONS))] if len(from_scratch) > 1 else []),
-        f"From those without blocks on {size.motion.described}:",
+        f"`{size.config}`. First without blocks on {size.first_motion.described}, of whose test videos these shares "
+        f"are classified right then, seed by seed: {', '.join(f'{top:.1%}' for top in before)}.",
+        f"From there on {size.motion.described}:",
         table(*accuracies(rows, MOTIONS, with_costs=True)),
         "The same seed with and without:",
         table(*against(rows, rows[0], MOTIONS)),
@@ -233,7 +228,7 @@ def why(runs: Runs, rows: Mapping[Network, Row], data: Path) -> list[str]:
     asleep = []
     for network in (TWO, *WHY):
         checkpoints = [run.checkpoint for run in list(runs[network].values())[:3]]
-        found = [gather_maps.shares_of_blocks(path, data, 18) for path in checkpoints]
+        found = [gather_maps.shares_of_blocks(path, data, 9) for path in checkpoints]
         means = [
             [statistics.mean(values) for values in zip(*of_block, strict=True)] for of_block in zip(*found, strict=True)
         ]
@@ -242,7 +237,7 @@ def why(runs: Runs, rows: Mapping[Network, Row], data: Path) -> list[str]:
     compared = [rows[BASE].only(seeds), rows[TWO].only(seeds), *(rows[network] for network in WHY)]
     return [
         "## Do blocks whose norm starts at scale 0 stay asleep?",
-        "What each block adds to its input in the end, by norm, without the mean over positions; mean size of the scale:",
+        "What each block adds to its input in the end, by norm, without means over positions; mean size of the scale:",
         table(["network", *BOTH], asleep),
         f"With a higher rate for the blocks, or blocks that take part from the start, {len(seeds)} seeds:",
         table(*accuracies(compared, MOTIONS)),

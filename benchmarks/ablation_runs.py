@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, as_completed
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import TextIO
 
 from ablation_networks import Network
 from tqdm import tqdm
 
-from a2video import cli, lightning_cli  # noqa: F401 (its logs go to the stream that is there when it is imported)
+from a2video import cli, lightning_cli  # noqa: F401 (its handlers begin before output goes to files)
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in (record, results, self.folder / "scores.parquet"):
             path.unlink(missing_ok=True)
-        with (self.folder / "log.txt").open("w+") as log, redirect_stdout(log), redirect_stderr(log):
+        with output_to(self.folder / "log.txt") as log:
             for command in self.commands:
                 try:
                     cli.main(command)
@@ -62,6 +64,19 @@ class Run:
                 except Exception as error:
                     raise RuntimeError(f"{self.folder}: {command[0]} failed") from error
         record.write_text(text)
+
+
+@contextmanager
+def output_to(path: Path) -> Iterator[TextIO]:
+    """Lets a file have what is printed, and what Lightning logs, whose handlers keep the stream they began with."""
+    handlers = [h for h in logging.getLogger("lightning.pytorch").handlers if isinstance(h, logging.StreamHandler)]
+    with path.open("w+") as log, redirect_stdout(log), redirect_stderr(log):
+        before = [handler.setStream(log) for handler in handlers]
+        try:
+            yield log
+        finally:
+            for handler, stream in zip(handlers, before, strict=True):
+                handler.setStream(stream)
 
 
 Runs = dict[Network, dict[int, Run]]  # by seed

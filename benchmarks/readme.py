@@ -93,7 +93,7 @@ def tables(networks: Iterable[dict[str, Any]]) -> dict[str, str]:
         "networks": costs_table(networks),
         "speed": speed(),
         "decoding": decoding(),
-        "ablation": ablation.after("From those without blocks"),
+        "ablation": ablation.after("From there on"),
         "ablation differences": ablation.after("The same seed with and without:"),
         "fights from scratch": ablation.after("### From scratch"),
         "fights from motion": ablation.after("### From motion"),
