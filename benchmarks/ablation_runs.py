@@ -45,7 +45,12 @@ class Run:
         results, record = self.folder / "results.json", self.folder / "commands.txt"
         text = "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in self.commands)
         starts = [Path(option).stat().st_mtime for option in self.of_fit if option.endswith(".ckpt")]
-        if record.exists() and record.read_text() == text and record.stat().st_mtime > max(starts, default=0):
+        if (
+            results.exists()
+            and record.exists()
+            and record.read_text() == text
+            and record.stat().st_mtime > max(starts, default=0)
+        ):
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in (record, results, self.folder / "scores.parquet"):

@@ -59,6 +59,7 @@ def test_what_is_done_is_not_done_again_and_a_failing_training_is_named(tmp_path
     assert not (tmp_path / "it/commands.txt").exists()
     text = "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in run.commands)
     (tmp_path / "it/commands.txt").write_text(text)
+    (tmp_path / "it/results.json").write_text("{}")
     run.finish()  # has been done
     start = tmp_path / "last.ckpt"
     start.touch()
@@ -68,6 +69,7 @@ def test_what_is_done_is_not_done_again_and_a_failing_training_is_named(tmp_path
     (tmp_path / "it/commands.txt").write_text(
         "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in later.commands)
     )
+    (tmp_path / "it/results.json").write_text("{}")
     os.utime(tmp_path / "it/commands.txt", (1, 1))
     with pytest.raises(RuntimeError, match="status 2"):
         later.finish()  # older than what it starts from
