@@ -11,7 +11,7 @@ import a2video
 
 PACKAGE = Path(a2video.__file__).parent
 ALLOWED = {  # what a part may import besides the standard library
-    "models": {"torch", "pytorchvideo", "a2video.models"},
+    "models": {"torch", "pytorchvideo", "fvcore", "a2video.models"},
     "data": {"torch", "numpy", "av", "decord", "torchcodec", "PIL", "a2video.data", "a2video.errors"},
     "inference": {
         *("torch", "numpy", "safetensors", "av", "PIL", "tqdm", "starlette", "uvicorn"),

@@ -1,4 +1,4 @@
-"""Networks and blocks; needs torch only, and pytorchvideo for the non-local block."""
+"""Networks and blocks; needs torch only, pytorchvideo for the non-local block, fvcore for squeeze and excitation."""
 
 from collections.abc import Callable
 
