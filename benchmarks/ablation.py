@@ -34,8 +34,8 @@ from pathlib import Path
 
 import gather_maps
 import torch
-from ablation_networks import BASE, BOTH, NETWORKS, TWO, WHY, Network
-from ablation_runs import OfFit, Runs, finish_all, plan, pretrained, seed_by_seed
+from ablation_networks import BASE, BOTH, NETWORKS, OTHERS, TWO, Network
+from ablation_runs import OfFit, Run, Runs, finish_all, plan, pretrained, seed_by_seed
 from ablation_tables import Row, accuracies, against, draw, read_scores, wilson
 from network import Line, seconds, step_of
 from report import RESULTS, circumstances, table, write
@@ -83,7 +83,7 @@ class Size:
         motion: what all rows are trained and tested on.
         short_side: of the motion videos, pixels.
         networks: the rows.
-        why: more of them, to see what keeps blocks from doing more; WHY or none.
+        others: more of them, with the first three seeds.
         seeds: of each row.
         of_first: options of the first training, of the network without blocks.
         options: further ones of `a2video fit` and `test`.
@@ -96,7 +96,7 @@ class Size:
     short_side: int
     of_first: tuple[str, ...]
     networks: tuple[Network, ...] = NETWORKS
-    why: tuple[Network, ...] = ()
+    others: tuple[Network, ...] = OTHERS
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
     options: tuple[str, ...] = IN_MEMORY
 
@@ -108,7 +108,6 @@ SMALL = Size(
     Motion("medium", 2016, 900),
     40,
     ("--trainer.max_epochs", "12", "--model.optimizer.init_args.lr", "0.006"),
-    why=WHY,
 )
 SIZES = {
     "small": SMALL,
@@ -128,6 +127,7 @@ SIZES = {
         motion=Motion("easy", 18, 9),
         of_first=(),
         networks=(BASE, TWO),
+        others=OTHERS[-1:],
         seeds=(0,),
         options=(*IN_MEMORY, "--trainer.max_epochs", "1"),
     ),
@@ -192,63 +192,53 @@ def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], l
         of_all = {network: options + network.options(num_classes, size.width) for network in networks}
         return plan(out / "motion", of_all, seeds, lambda network, seed: pretrained(first[BASE][seed]))
 
-    runs = planned(size.networks, size.seeds) | planned(size.why, size.seeds[:3])
+    runs = planned(size.networks, size.seeds) | planned(size.others, size.seeds[:3])
     finish_all("motion", seed_by_seed(runs), pool)
     before = rows_of(first, MOTIONS)[0].scores["video"].values()
     results = json.loads((runs[BASE][size.seeds[0]].folder / "results.json").read_text())
     clip = (results["preprocessing"]["num_frames"], *[results["preprocessing"]["crop_size"]] * 2)
-    built = [network.build(num_classes, size.width) for network in size.networks]
+    built = [network.build(num_classes, size.width) for network in runs]
     times = step_times(built, clip, rounds=3 * len(size.seeds))
-    by_network = dict(zip(runs, rows_of(runs, MOTIONS), strict=True))
     rows = [
-        replace(
-            by_network[network],
-            millions=count_parameters(net) / 1e6,
-            mega=count_multiply_adds(net, clip) / 1e6,
-            step=step,
-        )
-        for network, net, step in zip(size.networks, built, times, strict=True)
+        replace(row, millions=count_parameters(net) / 1e6, mega=count_multiply_adds(net, clip) / 1e6, step=step)
+        for row, net, step in zip(rows_of(runs, MOTIONS), built, times, strict=True)
     ]
+    main, first_seeds = rows[: len(size.networks)], size.seeds[:3]
+    compared = [row.only(first_seeds) for row in (rows[0], main[list(runs).index(TWO)], *rows[len(main) :])]
     lines = [
         f"## Motion: {results['num_videos']} test videos, {results['protocol']}",
         f"`{size.config}`. First without blocks on {size.first_motion.described}, of whose test videos these shares "
         f"are classified right then, seed by seed: {', '.join(f'{top:.1%}' for top in before)}.",
         f"From there on {size.motion.described}:",
-        table(*accuracies(rows, MOTIONS, with_costs=True)),
+        table(*accuracies(main, MOTIONS, with_costs=True)),
         "The same seed with and without:",
-        table(*against(rows, rows[0], MOTIONS)),
+        table(*against(main, main[0], MOTIONS)),
+        f"Other blocks and places, a higher rate for blocks, or blocks awake from the start; {len(first_seeds)} seeds:",
+        table(*accuracies(compared, MOTIONS, with_costs=True)),
+        table(*against(compared, compared[0], MOTIONS)),
+        "## Do blocks whose norm starts at scale 0 stay asleep?",
+        "What each block adds to its input in the end, by norm, without means over positions; mean size of the scale:",
+        table(
+            ["network", *BOTH],
+            [asleep(network, of, out, size) for network, of in runs.items() if network.places == BOTH],
+        ),
     ]
-    if size.why:
-        lines += why(runs, by_network, out / "data" / size.motion.difficulty)
     return runs, rows, lines
 
 
-def why(runs: Runs, rows: Mapping[Network, Row], data: Path) -> list[str]:
-    """The lines of a section on what keeps blocks from doing more."""
-    asleep = []
-    for network in (TWO, *WHY):
-        checkpoints = [run.checkpoint for run in list(runs[network].values())[:3]]
-        found = [gather_maps.shares_of_blocks(path, data, 9) for path in checkpoints]
-        means = [
-            [statistics.mean(values) for values in zip(*of_block, strict=True)] for of_block in zip(*found, strict=True)
-        ]
-        asleep.append([network.name, *(f"{share:.1%}; {scale:.3f}" for share, scale in means)])
-    seeds = list(runs[WHY[0]])
-    compared = [rows[BASE].only(seeds), rows[TWO].only(seeds), *(rows[network] for network in WHY)]
-    return [
-        "## Do blocks whose norm starts at scale 0 stay asleep?",
-        "What each block adds to its input in the end, by norm, without means over positions; mean size of the scale:",
-        table(["network", *BOTH], asleep),
-        f"With a higher rate for the blocks, or blocks that take part from the start, {len(seeds)} seeds:",
-        table(*accuracies(compared, MOTIONS)),
-        table(*against(compared, compared[0], MOTIONS)),
+def asleep(network: Network, runs: Mapping[int, Run], out: Path, size: Size) -> list[str]:
+    """Cells: what each block adds, and its scale, the mean over the first three seeds."""
+    videos = out / "data" / size.motion.difficulty
+    found = [gather_maps.shares_of_blocks(runs[seed].checkpoint, videos, 9) for seed in size.seeds[:3]]
+    means = [
+        [statistics.mean(values) for values in zip(*of_block, strict=True)] for of_block in zip(*found, strict=True)
     ]
+    return [network.name, *(f"{share:.1%}; {scale:.3f}" for share, scale in means)]
 
 
 def on_fights(out: Path, size: Size, pool: Executor, motion: Runs) -> list[str]:
     """Trains and tests on real clips, from scratch and from the weights of the same seed on motion: a section."""
     lists = small_copies(FIGHTS, out / "fights", 72)
-    networks = [network for network in size.networks if network.on_fights]
     lines = [
         "## Surveillance fights",
         "The interval of the share of test videos that always saying `fight` gets right is that of Wilson for so many "
@@ -265,7 +255,7 @@ def on_fights(out: Path, size: Size, pool: Executor, motion: Runs) -> list[str]:
             "--model.network.dropout",
             "0",
         ]  # blocks draw random weights, and other masks would come after them
-        of_all = {network: options + network.options(2, size.width) + no_dropout for network in networks}
+        of_all = {network: options + network.options(2, size.width) + no_dropout for network in size.networks}
         runs = plan(out / title.replace(" ", "_"), of_all, size.seeds, of_fit)
         finish_all(title, seed_by_seed(runs), pool)
         results = json.loads((runs[BASE][size.seeds[0]].folder / "results.json").read_text())

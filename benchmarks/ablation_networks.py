@@ -21,7 +21,6 @@ class Network:
         builder: of a2video.models, or with its module.
         places: of its blocks.
         ratio: of channels to inner channels.
-        on_fights: it is tried on real clips too.
         of_fit: options of its training.
     """
 
@@ -29,7 +28,6 @@ class Network:
     builder: str
     places: tuple[str, ...] = ()
     ratio: int = 4
-    on_fights: bool = False
     of_fit: tuple[str, ...] = ()
 
     def arguments(self, num_classes: int, width: int) -> dict[str, object]:
@@ -58,20 +56,20 @@ class Network:
 
 
 CONV4, BOTH, FOUR = ("conv4.1",), ("conv3.1", "conv4.1"), ("conv3.1", "conv3.2", "conv4.1", "conv4.2")
-BASE = Network("no block", "resnet26", on_fights=True)
-TWO = Network("2 double attention, conv3 and conv4, c/4", "a2net_resnet26", BOTH, on_fights=True)
+BASE = Network("no block", "resnet26")
+TWO = Network("2 double attention, conv3 and conv4, c/4", "a2net_resnet26", BOTH)
 NETWORKS = (
     BASE,
-    Network("squeeze-excitation, conv4, c/16", "se_resnet26", CONV4, 16),
-    Network("1 non-local, conv4, c/4", "nonlocal_resnet26", CONV4, on_fights=True),
-    Network("1 double attention, conv4, c/4", "a2net_resnet26", CONV4, on_fights=True),
-    Network("1 double attention, conv4, c/2", "a2net_resnet26", CONV4, 2),
-    Network("1 double attention, conv3, c/4", "a2net_resnet26", ("conv3.1",)),
+    Network("1 non-local, conv4, c/4", "nonlocal_resnet26", CONV4),
+    Network("1 double attention, conv4, c/4", "a2net_resnet26", CONV4),
     TWO,
-    Network("4 double attention, conv3 and conv4, c/4", "a2net_resnet26", FOUR, on_fights=True),
+    Network("4 double attention, conv3 and conv4, c/4", "a2net_resnet26", FOUR),
 )
 QUICK = ("--model.optimizer.lr_factors", '{"*.attention": 10}')
-WHY = (
+OTHERS = (  # other blocks and places; then what may wake blocks up
+    Network("squeeze-excitation, conv4, c/16", "se_resnet26", CONV4, 16),
+    Network("1 double attention, conv4, c/2", "a2net_resnet26", CONV4, 2),
+    Network("1 double attention, conv3, c/4", "a2net_resnet26", ("conv3.1",)),
     Network("2 double attention, ten times the rate for blocks", "a2net_resnet26", BOTH, of_fit=QUICK),
     Network("2 double attention, their scale begins at 1", "awake", BOTH),
 )

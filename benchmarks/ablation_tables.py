@@ -113,8 +113,8 @@ def against(rows: Sequence[Row], base: Row, groups: Iterable[str]) -> tuple[list
 def draw(rows: Sequence[Row], group: str, path: Path) -> None:
     """Video top-1 of all classes and of one group against multiply-adds.
 
-    The bars are the 95 % intervals of the difference to the first row, seed by seed: where the rows started, which they
-    have in common, is not in them.
+    Each row is drawn at the first one's mean plus the difference to it, seed by seed, with the 95 % interval of that:
+    where the seeds started, which rows have in common, is not in it.
     """
     from matplotlib.figure import Figure
 
@@ -123,11 +123,11 @@ def draw(rows: Sequence[Row], group: str, path: Path) -> None:
     for axes, (name, title) in zip(panels, {"video": "all classes", group: group}.items(), strict=True):
         base = rows[0].scores[name]
         for number, row in enumerate(rows):
-            of_seed = row.scores[name]
-            _, half = interval([100 * (value - base[seed]) for seed, value in of_seed.items()])
-            error = None if math.isinf(half) or number == 0 else half
-            mean, marker = 100 * statistics.mean(of_seed.values()), "s" if number == 0 else "o"
-            axes.errorbar(row.mega, mean, error, color=f"C{number}", marker=marker, capsize=3, label=row.name)
+            apart = [100 * (value - base[seed]) for seed, value in row.scores[name].items()]
+            mean, half = interval(apart)
+            error, marker = (None, "s") if number == 0 or math.isinf(half) else (half, "o")
+            place = 100 * statistics.mean(base.values()) + mean
+            axes.errorbar(row.mega, place, error, color=f"C{number}", marker=marker, capsize=3, label=row.name)
         axes.axhline(100 * statistics.mean(base.values()), color="C0", linewidth=0.8, linestyle=":")
         axes.set_title(title)
         axes.set_xlabel("multiply-adds of a clip, millions")

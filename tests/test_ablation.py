@@ -76,15 +76,15 @@ def test_what_is_done_is_not_done_again_and_a_failing_training_is_named(tmp_path
 
 
 def test_rows_of_a_seed_start_alike() -> None:
-    from ablation_networks import NETWORKS, WHY
+    from ablation_networks import NETWORKS, OTHERS
 
     built = []
-    for network in (*NETWORKS, *WHY):
+    for network in (*NETWORKS, *OTHERS):
         torch.manual_seed(3)
         built.append(network.build(9, 2).state_dict())
     base = built[0]
     assert all(torch.equal(base[name], other[name]) for other in built for name in base)
-    assert len({network.folder for network in (*NETWORKS, *WHY)}) == len(NETWORKS) + len(WHY)
+    assert len({network.folder for network in (*NETWORKS, *OTHERS)}) == len(NETWORKS) + len(OTHERS)
 
 
 def test_paired_differences() -> None:
