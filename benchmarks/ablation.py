@@ -203,16 +203,16 @@ def on_motion(out: Path, size: Size, pool: Executor) -> tuple[Runs, list[Row], l
         replace(row, millions=count_parameters(net) / 1e6, mega=count_multiply_adds(net, clip) / 1e6, step=step)
         for row, net, step in zip(rows_of(runs, MOTIONS), built, times, strict=True)
     ]
-    main, first_seeds = rows[: len(size.networks)], size.seeds[:3]
-    compared = [row.only(first_seeds) for row in (rows[0], main[list(runs).index(TWO)], *rows[len(main) :])]
+    main_rows, first_seeds = rows[: len(size.networks)], size.seeds[:3]
+    compared = [row.only(first_seeds) for row in (rows[0], main_rows[list(runs).index(TWO)], *rows[len(main_rows) :])]
     lines = [
         f"## Motion: {results['num_videos']} test videos, {results['protocol']}",
         f"`{size.config}`. First without blocks on {size.first_motion.described}, of whose test videos these shares "
         f"are classified right then, seed by seed: {', '.join(f'{top:.1%}' for top in before)}.",
         f"From there on {size.motion.described}:",
-        table(*accuracies(main, MOTIONS, with_costs=True)),
+        table(*accuracies(main_rows, MOTIONS, with_costs=True)),
         "The same seed with and without:",
-        table(*against(main, main[0], MOTIONS)),
+        table(*against(main_rows, main_rows[0], MOTIONS)),
         f"Other blocks and places, a higher rate for blocks, or blocks awake from the start; {len(first_seeds)} seeds:",
         table(*accuracies(compared, MOTIONS, with_costs=True)),
         table(*against(compared, compared[0], MOTIONS)),
