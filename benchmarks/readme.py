@@ -43,7 +43,7 @@ class Result:
 
     def after(self, line: str) -> str:
         """The first table after a line that begins so, as it is."""
-        found = re.search(rf"^{re.escape(line)}.*?((?:^\|.*\n)+)", self.text, re.MULTILINE | re.DOTALL)
+        found = re.search(rf"^{re.escape(line)}(?s:.*?)((?:^\|.*\n)+)", self.text, re.MULTILINE)
         if found is None:
             raise ValueError(f"no table after a line {line!r} in {self.path}")
         return found[1].rstrip()
