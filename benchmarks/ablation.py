@@ -252,10 +252,7 @@ def on_fights(out: Path, size: Size, pool: Executor, motion: Runs) -> list[str]:
     for title, (name, of_fit) in recipes.items():
         config = f"configs/surveillance_fights/{name}.yaml"
         options = ["--config", config, *lists, *FIGHTS_OPTIONS]
-        no_dropout = [
-            "--model.network.dropout",
-            "0",
-        ]  # blocks draw random weights, and other masks would come after them
+        no_dropout = ["--model.network.dropout", "0"]  # new blocks draw random weights: masks would differ after them
         of_all = {network: options + network.options(2, size.width) + no_dropout for network in size.networks}
         runs = plan(out / title.replace(" ", "_"), of_all, seeds, of_fit)
         finish_all(title, seed_by_seed(runs), pool)
