@@ -95,8 +95,6 @@ def tables(networks: Iterable[dict[str, Any]]) -> dict[str, str]:
         "decoding": decoding(),
         "ablation": ablation.after("From there on"),
         "ablation differences": ablation.after("The same seed with and without:"),
-        "fights from scratch": ablation.after("### From scratch"),
-        "fights from motion": ablation.after("### From motion"),
     }
 
 
