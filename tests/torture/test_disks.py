@@ -66,7 +66,7 @@ def test_full_at_a_checkpoint(write_config: Writer, tmp_path: Path) -> None:
 def test_full_at_metrics(write_config: Writer, tmp_path: Path) -> None:
     config = write_config(tmp_path)
     with disk(tmp_path / "disk", KILOBYTES) as folder:
-        running = Running(fit(config, folder / "out", *STEPS), tmp_path)
+        running = Running(fit(config, folder / "out", *STEPS, "--trainer.max_epochs=300"), tmp_path)
         running.wait_for((folder / "out/last.ckpt").exists)
         fill(folder)
         stopped(running, "No space left on device): make room for it, then go on from the last checkpoint")
