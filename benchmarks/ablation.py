@@ -50,7 +50,7 @@ MOTIONS = {  # groups of classes of data_prep/motion.py
 }
 FIGHTS = ROOT.parent / "shared/data/surveillance_fights"
 IN_MEMORY = ("--data.reader", "memory_reader.MemoryReader")
-FIGHTS_OPTIONS = [  # smaller than the configuration's own, which fifty trainings must be
+FIGHTS_OPTIONS = [  # smaller than the configuration's own, which thirty trainings must be
     *("--data.preprocessing.short_side", "56", "--data.preprocessing.crop_size", "48", "--data.train_short_side"),
     *("[56, 70]", "--data.preprocessing.num_crops", "1", "--data.num_workers", "0"),
     *IN_MEMORY,

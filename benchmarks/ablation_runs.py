@@ -36,6 +36,11 @@ class Run:
         ]
 
     @property
+    def text(self) -> str:
+        """The commands as one types them: what is kept of them in commands.txt."""
+        return "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in self.commands)
+
+    @property
     def checkpoint(self) -> Path:
         """The last weights."""
         return self.folder / "last.ckpt"
@@ -43,12 +48,11 @@ class Run:
     def finish(self) -> None:
         """Runs both, unless that has been done since what they start from; RuntimeError with the cause if one fails."""
         results, record = self.folder / "results.json", self.folder / "commands.txt"
-        text = "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in self.commands)
         starts = [Path(option).stat().st_mtime for option in self.of_fit if option.endswith(".ckpt")]
         if (
             results.exists()
             and record.exists()
-            and record.read_text() == text
+            and record.read_text() == self.text
             and record.stat().st_mtime > max(starts, default=0)
         ):
             return
@@ -68,7 +72,7 @@ class Run:
                         ) from None
                 except Exception as error:
                     raise RuntimeError(f"{self.folder}: {command[0]} failed") from error
-        record.write_text(text)
+        record.write_text(self.text)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -57,8 +56,7 @@ def test_what_is_done_is_not_done_again_and_a_failing_training_is_named(tmp_path
     with pytest.raises(RuntimeError, match=r"it: .*fit ended with status 2: .*none\.yaml"):
         run.finish()
     assert not (tmp_path / "it/commands.txt").exists()
-    text = "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in run.commands)
-    (tmp_path / "it/commands.txt").write_text(text)
+    (tmp_path / "it/commands.txt").write_text(run.text)
     (tmp_path / "it/results.json").write_text("{}")
     run.finish()  # has been done
     start = tmp_path / "last.ckpt"
@@ -66,9 +64,7 @@ def test_what_is_done_is_not_done_again_and_a_failing_training_is_named(tmp_path
     later = Run(tmp_path / "it", run.options, ["--model.pretrained", str(start)])
     with pytest.raises(RuntimeError, match="status 2"):
         later.finish()  # other options
-    (tmp_path / "it/commands.txt").write_text(
-        "".join(f"PYTHONPATH=benchmarks a2video {shlex.join(command)}\n" for command in later.commands)
-    )
+    (tmp_path / "it/commands.txt").write_text(later.text)
     (tmp_path / "it/results.json").write_text("{}")
     os.utime(tmp_path / "it/commands.txt", (1, 1))
     with pytest.raises(RuntimeError, match="status 2"):
