@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 
+import av.container.core
 import numpy as np
 import torch
 from av.video.reformatter import VideoReformatter
@@ -90,9 +93,11 @@ class Capture:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Stops the thread; one that waits for data is left to its time-out."""
+        """Stops the thread; one that waits for data is left to its time-out, or to the end of the process."""
         self._stopping.set()
         self._thread.join(CLOSE_SECONDS)
+        if self._thread.is_alive():
+            atexit.register(_end, self._thread)
 
     def next_clip(self, not_before: float, deadline: float) -> LiveClip | None:
         """Waits for a clip whose newest frame was in none before; None at the deadline or the end of a file.
@@ -129,6 +134,8 @@ class Capture:
                     self._connect()
                     return
                 except (ConnectionLostError, InputError) as error:
+                    if self._stopping.is_set():
+                        return
                     if self.num_frames == 0:
                         raise
                     is_new = self.num_frames > num_before
@@ -212,3 +219,13 @@ class Capture:
         assert self._lost_at is not None
         self.num_reconnects += 1
         self.say(f"{self.name}: connected again after {time.monotonic() - self._lost_at:.1f} seconds")
+
+
+def _end(thread: threading.Thread) -> None:
+    """Ends a thread that waits in FFmpeg, at the end of the process.
+
+    While FFmpeg waits, PyAV looks at the clock for it, in Python: once that is gone the process may crash. A clock
+    that is past every time-out ends the wait; nothing else can, and no other container needs the clock any more.
+    """
+    vars(av.container.core)["time"] = SimpleNamespace(monotonic=lambda: math.inf)
+    thread.join(CLOSE_SECONDS)

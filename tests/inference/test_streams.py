@@ -205,8 +205,9 @@ def test_slow_decoding_skips_to_where_the_stream_is(running: Server, monkeypatch
 
 def test_a_stream_that_falls_silent_is_left_at_once_by_ctrl_c(running: Server) -> None:
     script = f"""if True:
-        import sys, time
+        import atexit, sys, threading, time
         from a2video.inference.streams import watch
+        atexit.register(lambda: print("threads", threading.active_count()))
         sys.path.append({str(SERVER.parent)!r})
         from test_streams import Recorder, classifier
         cpu = []
@@ -225,7 +226,8 @@ def test_a_stream_that_falls_silent_is_left_at_once_by_ctrl_c(running: Server) -
     rest, _ = process.communicate(timeout=20)
     assert process.returncode == 0
     assert time.monotonic() - asked < 5
-    summary, cpu = rest.replace("shown\n", "").splitlines()
+    summary, cpu, threads = rest.replace("shown\n", "").splitlines()
+    assert threads == "threads 1"  # FFmpeg still waiting while Python ends has crashed
     assert re.match(
         r"watched http\S+ for \d+\.\d seconds: \d\d frames \(\d+ in no clip, 0 damaged\), connected again 0 times, ",
         summary,
