@@ -1,10 +1,10 @@
-"""The rows of ablation.py: networks of one family that differ in their blocks alone."""
+"""The rows of ablation.py: networks that differ in their blocks alone, and what they are compared in."""
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import ablation_variants
 from torch import nn
@@ -22,6 +22,7 @@ class Network:
         places: of its blocks.
         ratio: of channels to inner channels.
         of_fit: options of its training.
+        first: the builder of the network without blocks whose trained weights it starts from.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Network:
     places: tuple[str, ...] = ()
     ratio: int = 4
     of_fit: tuple[str, ...] = ()
+    first: str = "resnet26"
 
     def arguments(self, num_classes: int, width: int) -> dict[str, object]:
         """Of the builder."""
@@ -49,27 +51,86 @@ class Network:
         return builder(**self.arguments(num_classes, width))
 
     @property
+    def start(self) -> Network:
+        """The network without blocks that it starts from."""
+        return Network(f"`{self.first}`", self.first)
+
+    @property
     def folder(self) -> str:
         """Of its runs."""
         parts = [self.builder, *self.places, *([f"r{self.ratio}"] if self.places else []), *self.of_fit]
         return re.sub(r"[^\w.-]+", "_", "-".join(part.removeprefix("--") for part in parts))
 
 
+@dataclass(frozen=True)
+class Comparison:
+    """Some rows.
+
+    Attributes:
+        title: what is asked.
+        networks: the rows; the first is what the others are compared to.
+        num_seeds: of each row.
+    """
+
+    title: str
+    networks: tuple[Network, ...]
+    num_seeds: int
+
+
 CONV4, BOTH, FOUR = ("conv4.1",), ("conv3.1", "conv4.1"), ("conv3.1", "conv3.2", "conv4.1", "conv4.2")
+QUICK = ("--model.optimizer.lr_factors", '{"*.attention": 10}')
+LONG = ("--trainer.max_epochs", "12")  # three times as long as configs/motion/ablation.yaml
+
 BASE = Network("no block", "resnet26")
 TWO = Network("2 double attention, conv3 and conv4, c/4", "a2net_resnet26", BOTH)
-NETWORKS = (
-    BASE,
-    Network("1 non-local, conv4, c/4", "nonlocal_resnet26", CONV4),
-    Network("1 double attention, conv4, c/4", "a2net_resnet26", CONV4),
-    TWO,
-    Network("4 double attention, conv3 and conv4, c/4", "a2net_resnet26", FOUR),
+BASE_LONG, TWO_LONG = (replace(row, name=f"{row.name}, long", of_fit=LONG) for row in (BASE, TWO))
+LOCAL = Network("local, no block", "local", first="local")
+LOCAL_TWO = Network("local, 2 double attention", "local_double_attention", BOTH, first="local")
+
+MAIN = Comparison(
+    "Blocks",
+    (
+        BASE,
+        Network("1 non-local, conv4, c/4", "nonlocal_resnet26", CONV4),
+        Network("1 double attention, conv4, c/4", "a2net_resnet26", CONV4),
+        TWO,
+        Network("4 double attention, conv3 and conv4, c/4", "a2net_resnet26", FOUR),
+    ),
+    5,
 )
-QUICK = ("--model.optimizer.lr_factors", '{"*.attention": 10}')
-OTHERS = (  # other blocks and places; then what may wake blocks up
-    Network("squeeze-excitation, conv4, c/16", "se_resnet26", CONV4, 16),
-    Network("1 double attention, conv4, c/2", "a2net_resnet26", CONV4, 2),
-    Network("1 double attention, conv3, c/4", "a2net_resnet26", ("conv3.1",)),
-    Network("2 double attention, ten times the rate for blocks", "a2net_resnet26", BOTH, of_fit=QUICK),
-    Network("2 double attention, their scale begins at 1", "awake", BOTH),
+COMPARISONS = (
+    MAIN,
+    Comparison(
+        "Other blocks and places",
+        (
+            BASE,
+            TWO,
+            Network("squeeze-excitation, conv4, c/16", "se_resnet26", CONV4, 16),
+            Network("1 double attention, conv4, c/2", "a2net_resnet26", CONV4, 2),
+            Network("1 double attention, conv3, c/4", "a2net_resnet26", ("conv3.1",)),
+        ),
+        3,
+    ),
+    Comparison(
+        "Blocks that wake up sooner, and other norms: two blocks as above, with",
+        (
+            BASE,
+            Network("ten times the rate for blocks", "a2net_resnet26", BOTH, of_fit=QUICK),
+            Network("their scale at 1 from the start", "awake", BOTH),
+            Network("the same, group norm", "group_norm", BOTH),
+            Network("the same, no softmax", "products", BOTH),
+        ),
+        3,
+    ),
+    Comparison("Three times as many steps", (BASE_LONG, TWO_LONG), 3),
+    Comparison(
+        "A network that sees 13 x 13 of 40 x 40 pixels at each position, and the rest through blocks alone",
+        (
+            LOCAL,
+            Network("local, 1 non-local", "local_non_local", CONV4, first="local"),
+            Network("local, 1 double attention", "local_double_attention", CONV4, first="local"),
+            LOCAL_TWO,
+        ),
+        5,
+    ),
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TextIO
 
 from ablation_networks import Network
+from ablation_tables import Row, read_scores
 from tqdm import tqdm
 
 from a2video import cli, lightning_cli  # noqa: F401 (its handlers begin before output goes to files)
@@ -97,8 +98,8 @@ def pretrained(run: Run) -> list[str]:
     return ["--model.pretrained", str(run.checkpoint)]
 
 
-def plan(folder: Path, options: Mapping[Network, list[str]], seeds: Sequence[int], of_fit: OfFit) -> Runs:
-    """A run for each network and seed, from the options of both of its commands and those of its training."""
+def plan(folder: Path, options: Mapping[Network, list[str]], num_seeds: Mapping[Network, int], of_fit: OfFit) -> Runs:
+    """Runs for each network, seeds from 0 on, from the options of both of their commands and those of the training."""
     return {
         network: {
             seed: Run(
@@ -106,7 +107,7 @@ def plan(folder: Path, options: Mapping[Network, list[str]], seeds: Sequence[int
                 of_network,
                 ["--seed_everything", str(seed), *of_fit(network, seed), *network.of_fit],
             )
-            for seed in seeds
+            for seed in range(num_seeds[network])
         }
         for network, of_network in options.items()
     }
@@ -125,3 +126,12 @@ def seed_by_seed(runs: Runs) -> list[Run]:
     """So that all rows have as many seeds at any time."""
     of_rows = [list(of_row.values()) for of_row in runs.values()]
     return [run for of_seed in zip_longest(*of_rows) for run in of_seed if run is not None]
+
+
+def rows_of(runs: Runs, groups: Mapping[str, Sequence[str]]) -> list[Row]:
+    """What came of them, with the mean over each group of classes."""
+    rows = []
+    for network, of_row in runs.items():
+        found = {seed: read_scores(run.folder, groups) for seed, run in of_row.items()}
+        rows.append(Row(network.name, {name: {seed: of[name] for seed, of in found.items()} for name in found[0]}))
+    return rows

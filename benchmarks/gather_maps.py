@@ -107,12 +107,18 @@ def with_new_blocks(classifier: VideoClassifier, seed: int) -> VideoClassifier:
     return classifier
 
 
-def shares_of_blocks(checkpoint: Path, data: Path, num_videos: int) -> list[tuple[float, float]]:
+def shares_of_blocks(checkpoint: Path, network: nn.Module, data: Path, num_videos: int) -> list[tuple[float, float]]:
     """What each block adds to its input, as a share of it by norm, and the mean size of the scale of its last norm.
 
     Both without their means over positions, which a bias alone would give; the mean over the first test videos.
+
+    Args:
+        checkpoint: its weights.
+        network: takes them.
+        data: folder of the videos.
+        num_videos: how many.
     """
-    classifier = VideoClassifier.load(checkpoint, device="cpu")
+    classifier = VideoClassifier.load(checkpoint, device="cpu", network=network)
     blocks = [module for module in classifier.network.modules() if isinstance(module, DoubleAttention)]
     shares: list[list[float]] = [[] for _ in blocks]
 

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY
+from torch import Tensor
 
 from a2video.data.pyav_reader import PyAVReader
 from a2video.inference.attention import Attention, BlockAttention
+from a2video.models import DoubleAttention, ResNet3d
+from a2video.models.dims import BATCH_NORMS
 
 
 @pytest.fixture(autouse=True)
@@ -31,15 +34,12 @@ def test_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     ablation.main()
     written = (tmp_path / "ablation_short.md").read_text()
-    rows = [
-        line for line in written.splitlines() if line.startswith("| 2 double attention, conv3 and conv4, c/4 | 1 | 0.0")
-    ]
-    assert len(rows) == 2  # among the main rows, and beside the others
+    for name in ("2 double attention, conv3 and conv4, c/4", "local, 2 double attention"):
+        assert re.search(rf"^\| {name} \| 1 \| 0\.0\d+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ ", written, re.MULTILINE)
+        assert re.search(rf"^\| {name} \| [-+][\d.]+ \| [-+][\d.]+ ", written, re.MULTILINE)
+        assert re.search(rf"^\| {name} \| [\d.]+%; 0\.00\d ", written, re.MULTILINE)  # asleep, after a step
     assert (tmp_path / "ablation_short.png").read_bytes().startswith(b"\x89PNG")
     assert "conv4.1.attention | " in written
-    assert "| 2 double attention, their scale begins at 1 | 1 | " in written
-    assert re.search(r"scale begins at 1 \| [\d.]+%; (0\.9|1\.0)\d+ ", written)  # awake
-    assert re.search(r"conv4, c/4 \| [\d.]+%; 0\.00\d ", written)  # asleep, after a step
     assert all((tmp_path / f"ablation_short_{label}.png").exists() for label in ("left", "opposite_ways"))
     folder = tmp_path / "motion/a2net_resnet26-conv3.1-conv4.1-r4/0"
     started = torch.load(tmp_path / "first/resnet26/0/last.ckpt", weights_only=True)["state_dict"]
@@ -72,15 +72,54 @@ def test_what_is_done_is_not_done_again_and_a_failing_training_is_named(tmp_path
 
 
 def test_rows_of_a_seed_start_alike() -> None:
-    from ablation_networks import NETWORKS, OTHERS
+    from ablation_networks import COMPARISONS, Network
 
-    built = []
-    for network in (*NETWORKS, *OTHERS):
+    def weights(network: Network) -> dict[str, Tensor]:
         torch.manual_seed(3)
-        built.append(network.build(9, 2).state_dict())
-    base = built[0]
-    assert all(torch.equal(base[name], other[name]) for other in built for name in base)
-    assert len({network.folder for network in (*NETWORKS, *OTHERS)}) == len(NETWORKS) + len(OTHERS)
+        return network.build(9, 2).state_dict()
+
+    networks = {network for comparison in COMPARISONS for network in comparison.networks}
+    assert len({network.folder for network in networks}) == len(networks)
+    assert len({network.name for network in networks}) == len(networks)
+    for network in networks:
+        base, built = weights(network.start), weights(network)
+        assert all(torch.equal(base[name], built[name]) for name in base)
+        assert len(built) > len(base) or not network.places
+
+
+def test_variants() -> None:
+    import ablation_variants as variants
+
+    torch.manual_seed(0)
+    clip = torch.randn(2, 3, 8, 40, 40)
+    arguments = (9, ("conv3.1", "conv4.1"), 4, 8)
+    for awake in (variants.awake, variants.group_norm, variants.products):
+        network = awake(*arguments).eval()
+        blocks = [module for module in network.modules() if isinstance(module, DoubleAttention)]
+        assert [block.norm.weight.detach().unique().tolist() for block in blocks] == [[1.0], [1.0]]
+        assert network(clip).shape == (2, 9)
+        x = torch.randn(2, 64, 2, 3, 3)
+        assert not torch.equal(blocks[0](x), x)
+
+
+def test_local_networks_see_the_rest_of_a_frame_through_blocks_alone() -> None:
+    import ablation_variants as variants
+
+    def seen(network: ResNet3d) -> list[int]:
+        """Rows of the clip that one position of the last features depends on."""
+        network.double().eval()
+        for module in network.modules():
+            if isinstance(module, BATCH_NORMS[3]):
+                torch.nn.init.ones_(module.weight)  # blocks take part
+        clip = torch.randn(1, 3, 8, 40, 40, dtype=torch.float64, requires_grad=True)
+        network.features(clip)[0, :, 2, 5, 5].sum().backward()
+        assert clip.grad is not None
+        return clip.grad.abs().sum((0, 1, 2, 4)).nonzero().flatten().tolist()
+
+    torch.manual_seed(0)
+    assert seen(variants.local(9, 2)) == list(range(14, 27))
+    for build in (variants.local_double_attention, variants.local_non_local):
+        assert seen(build(9, ("conv4.1",), 4, 2)) == list(range(40))
 
 
 def test_paired_differences() -> None:

@@ -1,0 +1,186 @@
+"""The part of ablation.py that trains on generated motion: everywhere, and for as long as it takes to see something."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import gather_maps
+import torch
+from ablation_data import MOTIONS, Motion
+from ablation_networks import BASE, BOTH, COMPARISONS, LOCAL, LOCAL_TWO, TWO, Comparison, Network
+from ablation_runs import OfFit, Runs, finish_all, plan, pretrained, rows_of, seed_by_seed
+from ablation_tables import Row, accuracies, against
+from network import Line, seconds, step_of
+from report import table
+from torch import nn
+
+from a2video.models.catalog import count_multiply_adds, count_parameters
+
+NUM_CLASSES = sum(map(len, MOTIONS.values()))
+IN_MEMORY = ("--data.reader", "memory_reader.MemoryReader")
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is.
+
+    Attributes:
+        config: of the trainings.
+        width: of the networks' first bottlenecks; the paper's is 32.
+        first_motion: what networks without blocks are trained on.
+        motion: what all rows are trained and tested on.
+        short_side: of the videos, pixels.
+        of_first: options of the first training.
+        comparisons: what is trained.
+        options: further ones of `a2video fit` and `test`.
+    """
+
+    config: str
+    width: int
+    first_motion: Motion
+    motion: Motion
+    short_side: int
+    of_first: tuple[str, ...]
+    comparisons: tuple[Comparison, ...] = COMPARISONS
+    options: tuple[str, ...] = IN_MEMORY
+
+
+SMALL = Size(
+    "configs/motion/ablation.yaml",
+    8,
+    Motion("easy", 2016, 504),
+    Motion("medium", 2016, 900),
+    40,
+    ("--trainer.max_epochs", "12", "--model.optimizer.init_args.lr", "0.006"),
+)
+SIZES = {
+    "small": SMALL,
+    "paper": Size(
+        "configs/motion/ablation_paper.yaml",
+        32,
+        Motion("medium", 20_160, 900),
+        Motion("hard", 20_160, 1_800),
+        112,
+        ("--trainer.max_epochs", "30"),
+        COMPARISONS[:2],
+        options=(),
+    ),
+    "short": replace(
+        SMALL,
+        width=2,
+        first_motion=Motion("easy", 18, 9),
+        motion=Motion("easy", 18, 9),
+        of_first=(),
+        comparisons=(Comparison("Blocks", (BASE, TWO), 1), Comparison("Local", (LOCAL, LOCAL_TWO), 1)),
+        options=(*IN_MEMORY, "--trainer.max_epochs", "1"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """All trainings of a size.
+
+    Attributes:
+        size: of them.
+        videos: the folder of data_prep/motion.py.
+        first: of networks without blocks, by network and seed.
+        runs: of all rows, which start from them.
+    """
+
+    size: Size
+    videos: Path
+    first: Runs
+    runs: Runs
+
+
+def train(out: Path, size: Size, pool: Executor) -> Trained:
+    """Trains and tests what is missing."""
+    starts: dict[Network, int] = {}  # numbers of seeds
+    rows: dict[Network, int] = {}
+    for comparison in size.comparisons:
+        for network in comparison.networks:
+            for counts, key in ((starts, network.start), (rows, network)):
+                counts[key] = max(counts.get(key, 0), comparison.num_seeds)
+
+    def run_all(title: str, motion: Motion, counts: dict[Network, int], of_fit: OfFit) -> Runs:
+        options = ["--config", size.config, *motion.make(out, size.short_side), *size.options]
+        of_all = {network: options + network.options(NUM_CLASSES, size.width) for network in counts}
+        runs = plan(out / title, of_all, counts, of_fit)
+        finish_all(title, seed_by_seed(runs), pool)
+        return runs
+
+    first = run_all("first", size.first_motion, starts, lambda network, seed: [*size.of_first])
+    runs = run_all("motion", size.motion, rows, lambda network, seed: pretrained(first[network.start][seed]))
+    return Trained(size, out / "data" / size.motion.difficulty, first, runs)
+
+
+def rows_with_costs(trained: Trained, comparison: Comparison) -> list[Row]:
+    """What came of the networks that are compared, and what they cost."""
+    size, runs = trained.size, trained.runs
+    seeds = range(comparison.num_seeds)
+    runs = {network: {seed: runs[network][seed] for seed in seeds} for network in comparison.networks}
+    results = json.loads((runs[comparison.networks[0]][0].folder / "results.json").read_text())
+    clip = (results["preprocessing"]["num_frames"], *[results["preprocessing"]["crop_size"]] * 2)
+    built = [network.build(NUM_CLASSES, size.width) for network in runs]
+    return [
+        replace(row, millions=count_parameters(net) / 1e6, mega=count_multiply_adds(net, clip) / 1e6, step=step)
+        for row, net, step in zip(rows_of(runs, MOTIONS), built, step_times(built, clip), strict=True)
+    ]
+
+
+def step_times(networks: Sequence[nn.Module], clip: tuple[int, ...], rounds: int = 9) -> list[float]:
+    """The time of a training step by that of the first network in the same round: the median over rounds."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.set_num_threads(1)
+    clips, labels = torch.randn(16, 3, *clip, device=device), torch.arange(16, device=device) % NUM_CLASSES
+    line = Line("", "", bfloat16=device.type == "cuda", channels_last=True)
+    steps = [step_of(line, network, clips, labels) for network in networks]
+    for step in steps:
+        step()
+    times = [[seconds(step, device) for step in steps] for _ in range(rounds)]
+    return [statistics.median(of_round[k] / of_round[0] for of_round in times) for k in range(len(steps))]
+
+
+def section(trained: Trained, of_comparisons: Iterable[Sequence[Row]]) -> list[str]:
+    """Lines of the result: what came of each comparison."""
+    size, runs = trained.size, trained.runs
+    results = json.loads((runs[BASE][0].folder / "results.json").read_text())
+    lines = [
+        f"## Motion: {results['num_videos']} test videos, {results['protocol']}",
+        f"`{size.config}`. First without blocks on {size.first_motion.described}, then on {size.motion.described}.",
+    ]
+    for row in rows_of(trained.first, MOTIONS):
+        tops = ", ".join(f"{top:.1%}" for top in row.scores["video"].values())
+        lines.append(f"{row.name} on test videos of the {size.first_motion.difficulty} kind, seed by seed: {tops}.")
+    for comparison, rows in zip(size.comparisons, of_comparisons, strict=True):
+        lines += [
+            f"### {comparison.title}",
+            table(*accuracies(rows, MOTIONS, with_costs=True)),
+            "The same seed with and without:",
+            table(*against(rows, rows[0], MOTIONS)),
+        ]
+    asleep = [_shares(trained, network) for network in runs if network.places == BOTH]
+    return [
+        *lines,
+        "### Do blocks whose norm starts at scale 0 stay asleep?",
+        "What each block adds to its input in the end, by norm, without means over positions; mean size of the scale:",
+        table(["network", *BOTH], asleep),
+    ]
+
+
+def _shares(trained: Trained, network: Network) -> list[str]:
+    """Cells: what each block adds, and its scale, the mean over the first three seeds."""
+    found = []
+    for run in list(trained.runs[network].values())[:3]:
+        built = network.build(NUM_CLASSES, trained.size.width)
+        found.append(gather_maps.shares_of_blocks(run.checkpoint, built, trained.videos, 9))
+    means = [
+        [statistics.mean(values) for values in zip(*of_block, strict=True)] for of_block in zip(*found, strict=True)
+    ]
+    return [network.name, *(f"{share:.1%}; {scale:.3f}" for share, scale in means)]
