@@ -60,7 +60,8 @@ def main() -> None:
     draw(rows[0], "two objects", results / f"{name}.png")
     lines += [*ablation_motion.section(trained, rows), f"![Accuracy against multiply-adds]({name}.png)", *fights]
     checkpoints = [run.checkpoint for run in trained.runs[TWO].values()]
-    lines += gather_maps.section(checkpoints, trained.videos, min(90, size.motion.num_test), results / name)
+    videos = trained.data / size.motion.difficulty
+    lines += gather_maps.section(checkpoints, videos, min(90, size.motion.num_test), results / name)
     write(name, "\n\n".join(lines), results)
 
 

@@ -49,6 +49,10 @@ class Size:
     comparisons: tuple[Comparison, ...] = COMPARISONS
     options: tuple[str, ...] = IN_MEMORY
 
+    def motion_of(self, comparison: Comparison) -> Motion:
+        """What its rows are trained and tested on."""
+        return self.first_motion if comparison.is_easy else self.motion
+
 
 SMALL = Size(
     "configs/motion/ablation.yaml",
@@ -74,9 +78,12 @@ SIZES = {
         SMALL,
         width=2,
         first_motion=Motion("easy", 18, 9),
-        motion=Motion("easy", 18, 9),
+        motion=Motion("medium", 18, 9),
         of_first=(),
-        comparisons=(Comparison("Blocks", (BASE, TWO), 1), Comparison("Local", (LOCAL, LOCAL_TWO), 1)),
+        comparisons=(
+            Comparison("Blocks or none", (BASE, TWO), 1),
+            Comparison("Local", (LOCAL, LOCAL_TWO), 1, is_easy=True),
+        ),
         options=(*IN_MEMORY, "--trainer.max_epochs", "1"),
     ),
 }
@@ -88,13 +95,13 @@ class Trained:
 
     Attributes:
         size: of them.
-        videos: the folder of data_prep/motion.py.
+        data: has a folder of videos for each kind of motion.
         first: of networks without blocks, by network and seed.
         runs: of all rows, which start from them.
     """
 
     size: Size
-    videos: Path
+    data: Path
     first: Runs
     runs: Runs
 
@@ -102,10 +109,11 @@ class Trained:
 def train(out: Path, size: Size, pool: Executor) -> Trained:
     """Trains and tests what is missing."""
     starts: dict[Network, int] = {}  # numbers of seeds
-    rows: dict[Network, int] = {}
+    rows: dict[Motion, dict[Network, int]] = {}
     for comparison in size.comparisons:
+        of_motion = rows.setdefault(size.motion_of(comparison), {})
         for network in comparison.networks:
-            for counts, key in ((starts, network.start), (rows, network)):
+            for counts, key in ((starts, network.start), (of_motion, network)):
                 counts[key] = max(counts.get(key, 0), comparison.num_seeds)
 
     def run_all(title: str, motion: Motion, counts: dict[Network, int], of_fit: OfFit) -> Runs:
@@ -116,8 +124,11 @@ def train(out: Path, size: Size, pool: Executor) -> Trained:
         return runs
 
     first = run_all("first", size.first_motion, starts, lambda network, seed: [*size.of_first])
-    runs = run_all("motion", size.motion, rows, lambda network, seed: pretrained(first[network.start][seed]))
-    return Trained(size, out / "data" / size.motion.difficulty, first, runs)
+    runs: Runs = {}
+    for motion, counts in rows.items():
+        title = "again" if motion == size.first_motion else "motion"
+        runs |= run_all(title, motion, counts, lambda network, seed: pretrained(first[network.start][seed]))
+    return Trained(size, out / "data", first, runs)
 
 
 def rows_with_costs(trained: Trained, comparison: Comparison) -> list[Row]:
@@ -130,7 +141,7 @@ def rows_with_costs(trained: Trained, comparison: Comparison) -> list[Row]:
     built = [network.build(NUM_CLASSES, size.width) for network in runs]
     return [
         replace(row, millions=count_parameters(net) / 1e6, mega=count_multiply_adds(net, clip) / 1e6, step=step)
-        for row, net, step in zip(rows_of(runs, MOTIONS), built, step_times(built, clip), strict=True)
+        for row, net, step in zip(rows_of(runs, comparison.groups), built, step_times(built, clip), strict=True)
     ]
 
 
@@ -149,8 +160,8 @@ def step_times(networks: Sequence[nn.Module], clip: tuple[int, ...], rounds: int
 
 def section(trained: Trained, of_comparisons: Iterable[Sequence[Row]]) -> list[str]:
     """Lines of the result: what came of each comparison."""
-    size, runs = trained.size, trained.runs
-    results = json.loads((runs[BASE][0].folder / "results.json").read_text())
+    size = trained.size
+    results = json.loads((trained.runs[BASE][0].folder / "results.json").read_text())
     lines = [
         f"## Motion: {results['num_videos']} test videos, {results['protocol']}",
         f"`{size.config}`. First without blocks on {size.first_motion.described}, then on {size.motion.described}.",
@@ -158,28 +169,33 @@ def section(trained: Trained, of_comparisons: Iterable[Sequence[Row]]) -> list[s
     for row in rows_of(trained.first, MOTIONS):
         tops = ", ".join(f"{top:.1%}" for top in row.scores["video"].values())
         lines.append(f"{row.name} on test videos of the {size.first_motion.difficulty} kind, seed by seed: {tops}.")
+    asleep: dict[Network, list[str]] = {}
     for comparison, rows in zip(size.comparisons, of_comparisons, strict=True):
+        motion = size.motion_of(comparison)
         lines += [
             f"### {comparison.title}",
-            table(*accuracies(rows, MOTIONS, with_costs=True)),
+            f"{comparison.num_seeds} seeds, on {motion.described}:",
+            table(*accuracies(rows, comparison.groups, with_costs=True)),
             "The same seed with and without:",
-            table(*against(rows, rows[0], MOTIONS)),
+            table(*against(rows, rows[0], comparison.groups)),
         ]
-    asleep = [_shares(trained, network) for network in runs if network.places == BOTH]
+        for network in comparison.networks:
+            if network.places == BOTH:
+                asleep[network] = _shares(trained, network, trained.data / motion.difficulty)
     return [
         *lines,
         "### Do blocks whose norm starts at scale 0 stay asleep?",
         "What each block adds to its input in the end, by norm, without means over positions; mean size of the scale:",
-        table(["network", *BOTH], asleep),
+        table(["network", *BOTH], list(asleep.values())),
     ]
 
 
-def _shares(trained: Trained, network: Network) -> list[str]:
+def _shares(trained: Trained, network: Network, videos: Path) -> list[str]:
     """Cells: what each block adds, and its scale, the mean over the first three seeds."""
     found = []
     for run in list(trained.runs[network].values())[:3]:
         built = network.build(NUM_CLASSES, trained.size.width)
-        found.append(gather_maps.shares_of_blocks(run.checkpoint, built, trained.videos, 9))
+        found.append(gather_maps.shares_of_blocks(run.checkpoint, built, videos, 9))
     means = [
         [statistics.mean(values) for values in zip(*of_block, strict=True)] for of_block in zip(*found, strict=True)
     ]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import ablation_variants
+from ablation_data import MOTIONS
 from torch import nn
 
 from a2video import models
@@ -68,13 +70,17 @@ class Comparison:
 
     Attributes:
         title: what is asked.
-        networks: the rows; the first is what the others are compared to.
+        networks: the rows, which are in no other comparison of other data; the first is what others are compared to.
         num_seeds: of each row.
+        is_easy: on the data of the first training again.
+        groups: of classes.
     """
 
     title: str
     networks: tuple[Network, ...]
     num_seeds: int
+    is_easy: bool = False
+    groups: Mapping[str, Sequence[str]] = field(default_factory=lambda: MOTIONS, hash=False)
 
 
 CONV4, BOTH, FOUR = ("conv4.1",), ("conv3.1", "conv4.1"), ("conv3.1", "conv3.2", "conv4.1", "conv4.2")
@@ -85,10 +91,16 @@ BASE = Network("no block", "resnet26")
 TWO = Network("2 double attention, conv3 and conv4, c/4", "a2net_resnet26", BOTH)
 BASE_LONG, TWO_LONG = (replace(row, name=f"{row.name}, long", of_fit=LONG) for row in (BASE, TWO))
 LOCAL = Network("local, no block", "local", first="local")
-LOCAL_TWO = Network("local, 2 double attention", "local_double_attention", BOTH, first="local")
+LOCAL_TWO = Network("local, 2 double attention", "local_double_attention", BOTH, of_fit=QUICK, first="local")
+LOCAL_ROWS = (
+    LOCAL,
+    Network("local, 1 non-local, conv4", "local_non_local", CONV4, of_fit=QUICK, first="local"),
+    Network("local, 1 double attention, conv4", "local_double_attention", CONV4, of_fit=QUICK, first="local"),
+    LOCAL_TWO,
+)
 
 MAIN = Comparison(
-    "Blocks",
+    "Blocks or none",
     (
         BASE,
         Network("1 non-local, conv4, c/4", "nonlocal_resnet26", CONV4),
@@ -125,12 +137,9 @@ COMPARISONS = (
     Comparison("Three times as many steps", (BASE_LONG, TWO_LONG), 3),
     Comparison(
         "A network that sees 13 x 13 of 40 x 40 pixels at each position, and the rest through blocks alone",
-        (
-            LOCAL,
-            Network("local, 1 non-local", "local_non_local", CONV4, first="local"),
-            Network("local, 1 double attention", "local_double_attention", CONV4, first="local"),
-            LOCAL_TWO,
-        ),
+        LOCAL_ROWS,
         5,
+        is_easy=True,
+        groups={"one object, follow": (*MOTIONS["one object"], "follow"), "same, opposite": MOTIONS["two objects"][:2]},
     ),
 )

@@ -32,21 +32,25 @@ class Result:
     def __init__(self, name: str) -> None:
         self.path = RESULTS / f"{name}.md"
         self.text = self.path.read_text(encoding="utf-8")
-        self.tables = [
-            [[cell.strip() for cell in line[1:-1].split(" | ")] for line in block.strip().splitlines()]
-            for block in re.findall(r"(?:^\|.*\n)+", self.text, re.MULTILINE)
-        ]
+        self.tables = _tables(self.text)
 
     def row(self, number: int, *cells: str) -> list[str]:
         """The row of a table that begins with these cells."""
         return next(row for row in self.tables[number] if row[: len(cells)] == list(cells))
 
-    def after(self, line: str) -> str:
-        """The first table after a line that begins so, as it is."""
-        found = re.search(rf"^{re.escape(line)}(?s:.*?)((?:^\|.*\n)+)", self.text, re.MULTILINE)
+    def section(self, heading: str) -> list[list[list[str]]]:
+        """The tables below a heading that begins so, up to the next one."""
+        found = re.search(rf"^#+ {re.escape(heading)}.*\n((?:(?!#).*\n)*)", self.text, re.MULTILINE)
         if found is None:
-            raise ValueError(f"no table after a line {line!r} in {self.path}")
-        return found[1].rstrip()
+            raise ValueError(f"no heading {heading!r} in {self.path}")
+        return _tables(found[1])
+
+
+def _tables(text: str) -> list[list[list[str]]]:
+    return [
+        [[cell.strip() for cell in line[1:-1].split(" | ")] for line in block.strip().splitlines()]
+        for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+    ]
 
 
 def speed() -> str:
@@ -86,15 +90,45 @@ def decoding() -> str:
     return table(["clip", "libavcodec alone", "a2video", "decord", "torchcodec", "pytorchvideo (PyAV)"], rows)
 
 
+def ablation(heading: str) -> str:
+    """What README says of one comparison of ablation.md: costs and accuracies, and differences to the first row."""
+    reached, apart = Result("ablation").section(heading)
+    header, _, *rows = reached
+    costs = [header.index(name) for name in ("parameters, M", "multiply-adds, M", "step")]
+    names = ("video top-1", "two objects")
+    places = [(header.index(name), apart[0].index(name)) for name in names]
+    differences = {row[0]: row for row in apart[2:]}
+    cells = []
+    for row in rows:
+        found = [(row[here], differences[row[0]][there] if row[0] in differences else "") for here, there in places]
+        cells.append([row[0], *(row[k] for k in costs), *(cell for pair in found for cell in pair)])
+    return table(
+        ["network", *(header[k] for k in costs), *(cell for name in names for cell in (name, apart[0][0]))], cells
+    )
+
+
+def fights() -> str:
+    """What README says of ablation.md's real clips."""
+    result, places = Result("ablation"), (3, 4)  # video top-1, mean recall
+    (scratch, _), (motion, apart) = (result.section(heading) for heading in ("From scratch", "From motion"))
+    names = [f"{start}: {scratch[0][k]}" for start in ("from scratch", "from motion") for k in places]
+    differences = {row[0]: row[2] for row in apart[2:]}
+    rows = [
+        [a[0], *(a[k] for k in places), *(b[k] for k in places), differences.get(a[0], "")]
+        for a, b in zip(scratch[2:], motion[2:], strict=True)
+    ]
+    return table(["network", *names, f"{names[2]} {apart[0][0]}"], rows)
+
+
 def tables(networks: Iterable[dict[str, Any]]) -> dict[str, str]:
     """Every table of README.md that is made here, by its name; `networks` as a2video.models.catalog.costs has them."""
-    ablation = Result("ablation")
     return {
         "networks": costs_table(networks),
         "speed": speed(),
         "decoding": decoding(),
-        "ablation": ablation.after("From there on"),
-        "ablation differences": ablation.after("The same seed with and without:"),
+        "ablation": ablation("Blocks or none"),
+        "ablation local": ablation("A network that sees"),
+        "ablation fights": fights(),
     }
 
 
