@@ -90,14 +90,10 @@ LONG = ("--trainer.max_epochs", "12")  # three times as long as configs/motion/a
 BASE = Network("no block", "resnet26")
 TWO = Network("2 double attention, conv3 and conv4, c/4", "a2net_resnet26", BOTH)
 BASE_LONG, TWO_LONG = (replace(row, name=f"{row.name}, long", of_fit=LONG) for row in (BASE, TWO))
-LOCAL = Network("local, no block", "local", first="local")
-LOCAL_TWO = Network("local, 2 double attention", "local_double_attention", BOTH, of_fit=QUICK, first="local")
-LOCAL_ROWS = (
-    LOCAL,
-    Network("local, 1 non-local, conv4", "local_non_local", CONV4, of_fit=QUICK, first="local"),
-    Network("local, 1 double attention, conv4", "local_double_attention", CONV4, of_fit=QUICK, first="local"),
-    LOCAL_TWO,
-)
+LOCAL = Network("local, no block", "local", of_fit=LONG, first="local")
+LOCAL_TWO = Network("local, 2 double attention", "local_double_attention", BOTH, 4, (*LONG, *QUICK), "local")
+LOCAL_ONE = replace(LOCAL_TWO, name="local, 1 double attention, conv4", places=CONV4)
+LOCAL_NON_LOCAL = replace(LOCAL_ONE, name="local, 1 non-local, conv4", builder="local_non_local")
 
 MAIN = Comparison(
     "Blocks or none",
@@ -137,8 +133,8 @@ COMPARISONS = (
     Comparison("Three times as many steps", (BASE_LONG, TWO_LONG), 3),
     Comparison(
         "A network that sees 13 x 13 of 40 x 40 pixels at each position, and the rest through blocks alone",
-        LOCAL_ROWS,
-        5,
+        (LOCAL, LOCAL_NON_LOCAL, LOCAL_ONE, LOCAL_TWO),
+        3,
         is_easy=True,
         groups={"one object, follow": (*MOTIONS["one object"], "follow"), "same, opposite": MOTIONS["two objects"][:2]},
     ),
