@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import math
+import itertools
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import SimpleNamespace, TracebackType
+from weakref import WeakSet
 
 import av.container.core
 import numpy as np
@@ -87,6 +88,7 @@ class Capture:
 
     def __enter__(self) -> Capture:
         """Starts the thread."""
+        _started.add(self)
         self._thread.start()
         return self
 
@@ -96,8 +98,6 @@ class Capture:
         """Stops the thread; one that waits for data is left to its time-out, or to the end of the process."""
         self._stopping.set()
         self._thread.join(CLOSE_SECONDS)
-        if self._thread.is_alive():
-            atexit.register(_end, self._thread)
 
     def next_clip(self, not_before: float, deadline: float) -> LiveClip | None:
         """Waits for a clip whose newest frame was in none before; None at the deadline or the end of a file.
@@ -221,11 +221,20 @@ class Capture:
         self.say(f"{self.name}: connected again after {time.monotonic() - self._lost_at:.1f} seconds")
 
 
-def _end(thread: threading.Thread) -> None:
-    """Ends a thread that waits in FFmpeg, at the end of the process.
+def _end_all() -> None:
+    """Ends the threads that still wait in FFmpeg when the process ends.
 
-    While FFmpeg waits, PyAV looks at the clock for it, in Python: once that is gone the process may crash. A clock
-    that is past every time-out ends the wait; nothing else can, and no other container needs the clock any more.
+    While FFmpeg waits, PyAV looks at the clock for it, in Python: once that is gone the process may crash. A clock that
+    runs past every time-out ends the waits; nothing else can, and no container needs a real clock any more.
     """
-    vars(av.container.core)["time"] = SimpleNamespace(monotonic=lambda: math.inf)
-    thread.join(CLOSE_SECONDS)
+    waiting = [capture for capture in _started if capture._thread.is_alive()]
+    for capture in waiting:
+        capture._stopping.set()
+    if waiting:
+        vars(av.container.core)["time"] = SimpleNamespace(monotonic=itertools.count(1e18, 1e9).__next__)
+    for capture in waiting:
+        capture._thread.join(CLOSE_SECONDS)
+
+
+_started: WeakSet[Capture] = WeakSet()
+atexit.register(_end_all)

@@ -206,8 +206,8 @@ def test_slow_decoding_skips_to_where_the_stream_is(running: Server, monkeypatch
 def test_a_stream_that_falls_silent_is_left_at_once_by_ctrl_c(running: Server) -> None:
     script = f"""if True:
         import atexit, sys, threading, time
+        atexit.register(lambda: print("threads", threading.active_count()))  # after all that is registered later
         from a2video.inference.streams import watch
-        atexit.register(lambda: print("threads", threading.active_count()))
         sys.path.append({str(SERVER.parent)!r})
         from test_streams import Recorder, classifier
         cpu = []
