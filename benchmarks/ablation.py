@@ -6,12 +6,14 @@
 
 From scratch, in what a CPU can do in minutes, chance decides when a network begins to learn, and hides what blocks do.
 So for each seed a network without blocks is trained first. From its weights every row goes on, with its new blocks and
-with all of its weights trained: the same clips in the same order, as many steps, the same rates. Every training is one
-`a2video fit` and one `a2video test`, whose commands lie in the folder of the run; run again, only what is missing or
-has changed is done. The last weights are tested, none are chosen. "step" is the time of forward pass, backward pass and
-update as a share of that of the network without blocks, measured in turn in one process.
+with all of its weights trained: the same clips in the same order, as many steps, and the same rates where a row does
+not say otherwise. Every training is one `a2video fit` and one `a2video test`, whose commands lie in the folder of the
+run. Run again, only what is missing is done, or has other options now, or starts from newer weights; after changes of
+code or configurations, remove its folder. The last weights are tested, none are chosen. "step" is the time of forward
+pass, backward pass and update (Sgd) as a share of that of the network without blocks, in turn in one process.
 
 Squeeze and excitation halves its input at first; all other blocks start as the identity, unless a row says otherwise.
+What local networks are trained on, and for how long, was chosen after shorter trials with seed 0.
 
 Accuracies are mean ± standard deviation over seeds in percent. Differences are of the same seed, in points, with the
 95 % interval of their mean by Student's t; bold leaves out zero. There are many of them, so that a few bold ones are to
@@ -54,7 +56,7 @@ def main() -> None:
     with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:  # each keeps the videos in memory
         trained = ablation_motion.train(out, size, pool)
         fights = []
-        if given.size == "small" and ablation_fights.FIGHTS.exists():
+        if given.size == "small":
             fights = ablation_fights.on_fights(out, size.width, pool, trained.runs)
     rows = [ablation_motion.rows_with_costs(trained, comparison) for comparison in size.comparisons]
     draw(rows[0], "two objects", results / f"{name}.png")

@@ -24,6 +24,8 @@ CLASSES = {"mean recall": ("fight", "no_fight")}
 
 def on_fights(out: Path, width: int, pool: Executor, motion: Runs) -> list[str]:
     """Trains and tests from scratch, and from the weights of the same seed on motion: a section."""
+    if not FIGHTS.exists():
+        return ["## Surveillance fights", f"Not tried: {FIGHTS} is not there."]
     lists = small_copies(FIGHTS, out / "fights", 72)
     recipes: dict[str, tuple[str, OfFit]] = {
         "from scratch": ("a2net_tiny", lambda network, seed: []),
@@ -31,8 +33,8 @@ def on_fights(out: Path, width: int, pool: Executor, motion: Runs) -> list[str]:
     }
     lines = [
         "## Surveillance fights",
-        "The interval of the share of test videos that always saying `fight` gets right is that of Wilson for so many "
-        "videos: whatever lies within cannot be told from it, by however many seeds.",
+        "The interval of the share that always saying `fight` gets right is that of Wilson, for as many other test "
+        "videos, taken as independent; some of these are of one source, which makes it too narrow.",
     ]
     for title, (name, of_fit) in recipes.items():
         config = f"configs/surveillance_fights/{name}.yaml"
@@ -48,9 +50,8 @@ def _tables(title: str, runs: Runs) -> list[str]:
     results = json.loads((runs[BASE][0].folder / "results.json").read_text())
     rows, share = rows_of(runs, CLASSES), results["majority_baseline"]
     low, high = wilson(share, results["num_videos"])
-    majority, half = (dict.fromkeys(range(MAIN.num_seeds), value) for value in (share, 0.5))
     name = f"always `fight` (95 %: {100 * low:.0f} to {100 * high:.0f})"
-    always = Row(name, {"clip": majority, "video": majority, "mean recall": half})
+    always = Row(name, {"clip": {0: share}, "video": {0: share}, "mean recall": {0: 0.5}})
     return [
         f"{title}, {results['num_videos']} test videos, {results['protocol']}",
         table(*accuracies([always, *rows], CLASSES)),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import gather_maps
 import torch
-from ablation_data import MOTIONS, Motion
-from ablation_networks import BASE, BOTH, COMPARISONS, LOCAL, LOCAL_TWO, TWO, Comparison, Network
+from ablation_data import MOTIONS, WAYS, Motion
+from ablation_networks import BASE, BOTH, COMPARISONS, LOCAL_TWO, TWO, Comparison, Network
 from ablation_runs import OfFit, Runs, finish_all, plan, pretrained, rows_of, seed_by_seed
 from ablation_tables import Row, accuracies, against
 from network import Line, seconds, step_of
@@ -49,9 +49,9 @@ class Size:
     comparisons: tuple[Comparison, ...] = COMPARISONS
     options: tuple[str, ...] = IN_MEMORY
 
-    def motion_of(self, comparison: Comparison) -> Motion:
-        """What its rows are trained and tested on."""
-        return self.first_motion if comparison.is_easy else self.motion
+    def motion_of(self, network: Network) -> Motion:
+        """What it is trained and tested on after the first training."""
+        return self.first_motion if network.again else self.motion
 
 
 SMALL = Size(
@@ -78,11 +78,11 @@ SIZES = {
         SMALL,
         width=2,
         first_motion=Motion("easy", 18, 9),
-        motion=Motion("medium", 18, 9),
+        motion=Motion("easy", 18, 9),
         of_first=(),
         comparisons=(
             Comparison("Blocks or none", (BASE, TWO), 1),
-            Comparison("Local", tuple(replace(row, of_fit=()) for row in (LOCAL, LOCAL_TWO)), 1, is_easy=True),
+            Comparison("Local", (replace(LOCAL_TWO, of_fit=()),), 1),
         ),
         options=(*IN_MEMORY, "--trainer.max_epochs", "1"),
     ),
@@ -109,11 +109,10 @@ class Trained:
 def train(out: Path, size: Size, pool: Executor) -> Trained:
     """Trains and tests what is missing."""
     starts: dict[Network, int] = {}  # numbers of seeds
-    rows: dict[Motion, dict[Network, int]] = {}
+    rows: dict[Network, int] = {}
     for comparison in size.comparisons:
-        of_motion = rows.setdefault(size.motion_of(comparison), {})
         for network in comparison.networks:
-            for counts, key in ((starts, network.start), (of_motion, network)):
+            for counts, key in ((starts, network.start), (rows, network)):
                 counts[key] = max(counts.get(key, 0), comparison.num_seeds)
 
     def run_all(title: str, motion: Motion, counts: dict[Network, int], of_fit: OfFit) -> Runs:
@@ -125,8 +124,8 @@ def train(out: Path, size: Size, pool: Executor) -> Trained:
 
     first = run_all("first", size.first_motion, starts, lambda network, seed: [*size.of_first])
     runs: Runs = {}
-    for motion, counts in rows.items():
-        title = "again" if motion == size.first_motion else "motion"
+    for title, motion in {"motion": size.motion, "again": size.first_motion}.items():
+        counts = {network: count for network, count in rows.items() if network.again == (title == "again")}
         runs |= run_all(title, motion, counts, lambda network, seed: pretrained(first[network.start][seed]))
     return Trained(size, out / "data", first, runs)
 
@@ -163,36 +162,46 @@ def section(trained: Trained, of_comparisons: Iterable[Sequence[Row]]) -> list[s
     size = trained.size
     results = json.loads((trained.runs[BASE][0].folder / "results.json").read_text())
     lines = [
-        f"## Motion: {results['num_videos']} test videos, {results['protocol']}",
-        f"`{size.config}`. First without blocks on {size.first_motion.described}, then on {size.motion.described}.",
+        "## Motion",
+        f"`{size.config}`, {results['protocol']}. First without blocks on {size.first_motion.described}. Then seed by "
+        "seed, on the test videos of that, in video top-1 and in the mean of same_way and opposite_ways:",
     ]
-    for row in rows_of(trained.first, MOTIONS):
-        tops = ", ".join(f"{top:.1%}" for top in row.scores["video"].values())
-        lines.append(f"{row.name} on test videos of the {size.first_motion.difficulty} kind, seed by seed: {tops}.")
+    for row in rows_of(trained.first, WAYS):
+        scores = zip(row.scores["video"].values(), row.scores["same or opposite"].values(), strict=True)
+        lines.append(f"- {row.name}: {', '.join(f'{top:.1%} and {ways:.1%}' for top, ways in scores)}")
     asleep: dict[Network, list[str]] = {}
     for comparison, rows in zip(size.comparisons, of_comparisons, strict=True):
-        motion = size.motion_of(comparison)
         lines += [
             f"### {comparison.title}",
-            f"{comparison.num_seeds} seeds, on {motion.described}:",
+            f"{comparison.num_seeds} seeds; {_budget(trained, comparison)}:",
             table(*accuracies(rows, comparison.groups, with_costs=True)),
             "The same seed with and without:",
             table(*against(rows, rows[0], comparison.groups)),
         ]
-        for network in comparison.networks:
-            if network.places == BOTH:
-                asleep[network] = _shares(trained, network, trained.data / motion.difficulty)
+        asleep |= {network: _shares(trained, network) for network in comparison.networks if network.places == BOTH}
     return [
         *lines,
         "### Do blocks whose norm starts at scale 0 stay asleep?",
-        "What each block adds to its input in the end, by norm, without means over positions; mean size of the scale:",
+        "What each block adds to its input in the end, by norm, without means over positions; mean size of the scale. "
+        "Nine test videos, three seeds:",
         table(["network", *BOTH], list(asleep.values())),
     ]
 
 
-def _shares(trained: Trained, network: Network, videos: Path) -> list[str]:
+def _budget(trained: Trained, comparison: Comparison) -> str:
+    """What all rows of a comparison had, in words; RuntimeError if they had not the same."""
+    runs = [run for network in comparison.networks for run in list(trained.runs[network].values())]
+    updates = {torch.load(run.checkpoint, weights_only=True)["global_step"] for run in runs}
+    motions = {trained.size.motion_of(network) for network in comparison.networks}
+    if len(updates) != 1 or len(motions) != 1:
+        raise RuntimeError(f"{comparison.title}: rows had {sorted(updates)} updates on {motions}, not the same")
+    motion = motions.pop()
+    return f"{updates.pop():,} updates on {motion.described}, {motion.num_test} test videos"
+
+
+def _shares(trained: Trained, network: Network) -> list[str]:
     """Cells: what each block adds, and its scale, the mean over the first three seeds."""
-    found = []
+    found, videos = [], trained.data / trained.size.motion_of(network).difficulty
     for run in list(trained.runs[network].values())[:3]:
         built = network.build(NUM_CLASSES, trained.size.width)
         found.append(gather_maps.shares_of_blocks(run.checkpoint, built, videos, 9))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import ablation_variants
-from ablation_data import MOTIONS
+from ablation_data import MOTIONS, WAYS
 from torch import nn
 
 from a2video import models
@@ -25,6 +25,7 @@ class Network:
         ratio: of channels to inner channels.
         of_fit: options of its training.
         first: the builder of the network without blocks whose trained weights it starts from.
+        again: whether it is trained on, and tested with, the same data as that one.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Network:
     ratio: int = 4
     of_fit: tuple[str, ...] = ()
     first: str = "resnet26"
+    again: bool = False
 
     def arguments(self, num_classes: int, width: int) -> dict[str, object]:
         """Of the builder."""
@@ -70,28 +72,27 @@ class Comparison:
 
     Attributes:
         title: what is asked.
-        networks: the rows, which are in no other comparison of other data; the first is what others are compared to.
+        networks: the rows, on the same data; the first is what the others are compared to.
         num_seeds: of each row.
-        is_easy: on the data of the first training again.
         groups: of classes.
     """
 
     title: str
     networks: tuple[Network, ...]
     num_seeds: int
-    is_easy: bool = False
     groups: Mapping[str, Sequence[str]] = field(default_factory=lambda: MOTIONS, hash=False)
 
 
 CONV4, BOTH, FOUR = ("conv4.1",), ("conv3.1", "conv4.1"), ("conv3.1", "conv3.2", "conv4.1", "conv4.2")
 QUICK = ("--model.optimizer.lr_factors", '{"*.attention": 10}')
-LONG = ("--trainer.max_epochs", "12")  # three times as long as configs/motion/ablation.yaml
+LONG = ("--trainer.max_epochs", "12")
 
 BASE = Network("no block", "resnet26")
 TWO = Network("2 double attention, conv3 and conv4, c/4", "a2net_resnet26", BOTH)
-BASE_LONG, TWO_LONG = (replace(row, name=f"{row.name}, long", of_fit=LONG) for row in (BASE, TWO))
-LOCAL = Network("local, no block", "local", of_fit=LONG, first="local")
-LOCAL_TWO = Network("local, 2 double attention", "local_double_attention", BOTH, 4, (*LONG, *QUICK), "local")
+LOCAL = Network("local, no block", "local", of_fit=LONG, first="local", again=True)
+LOCAL_TWO = Network(
+    "local, 2 double attention, conv3 and conv4", "local_double_attention", BOTH, 4, (*LONG, *QUICK), "local", True
+)
 LOCAL_ONE = replace(LOCAL_TWO, name="local, 1 double attention, conv4", places=CONV4)
 LOCAL_NON_LOCAL = replace(LOCAL_ONE, name="local, 1 non-local, conv4", builder="local_non_local")
 
@@ -105,6 +106,12 @@ MAIN = Comparison(
         Network("4 double attention, conv3 and conv4, c/4", "a2net_resnet26", FOUR),
     ),
     5,
+)
+LOCALS = Comparison(
+    "Networks that see 13 x 13 of 40 x 40 pixels at a position; ten times the rate for blocks",
+    (LOCAL, LOCAL_NON_LOCAL, LOCAL_ONE, LOCAL_TWO),
+    3,
+    groups=MOTIONS | WAYS,
 )
 COMPARISONS = (
     MAIN,
@@ -120,22 +127,15 @@ COMPARISONS = (
         3,
     ),
     Comparison(
-        "Blocks that wake up sooner, and other norms: two blocks as above, with",
+        "Blocks that wake up sooner, and other norms; c/4 at conv3 and conv4",
         (
             BASE,
-            Network("ten times the rate for blocks", "a2net_resnet26", BOTH, of_fit=QUICK),
-            Network("their scale at 1 from the start", "awake", BOTH),
-            Network("the same, group norm", "group_norm", BOTH),
-            Network("the same, no softmax", "products", BOTH),
+            Network("2 double attention, ten times the rate for blocks", "a2net_resnet26", BOTH, of_fit=QUICK),
+            Network("2 double attention, scale 1 from the start", "awake", BOTH),
+            Network("2 double attention, the same with group norm", "group_norm", BOTH),
+            Network("2 double attention, the same without softmax", "products", BOTH),
         ),
         3,
     ),
-    Comparison("Three times as many steps", (BASE_LONG, TWO_LONG), 3),
-    Comparison(
-        "A network that sees 13 x 13 of 40 x 40 pixels at each position, and the rest through blocks alone",
-        (LOCAL, LOCAL_NON_LOCAL, LOCAL_ONE, LOCAL_TWO),
-        3,
-        is_easy=True,
-        groups={"one object, follow": (*MOTIONS["one object"], "follow"), "same, opposite": MOTIONS["two objects"][:2]},
-    ),
+    LOCALS,
 )

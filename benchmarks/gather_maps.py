@@ -3,7 +3,8 @@
 A map's weight near objects is the share of its weight on positions whose centre lies at most `NEAR` pixels from an
 object's, by the share of such positions: 1 is what chance gives, and an even map. The mean over descriptors counts each
 by how much of it positions receive. "The best" is the descriptor with the most weight near objects in every other
-video, and its value is that of the videos between. A new block has random weights on the same trained features.
+video, and its value is that of the videos between. A new block has random weights on the same trained features. Videos
+are those that were drawn; training and tests had smaller copies of them.
 """
 
 from __future__ import annotations

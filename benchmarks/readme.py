@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from ablation_networks import LOCALS, MAIN
 from report import RESULTS, table
 
 from a2video.models.catalog import costs, costs_table
@@ -95,7 +96,7 @@ def ablation(heading: str) -> str:
     reached, apart = Result("ablation").section(heading)
     header, _, *rows = reached
     costs = [header.index(name) for name in ("parameters, M", "multiply-adds, M", "step")]
-    names = ("video top-1", "two objects")
+    names = ("video top-1", header[-1])
     places = [(header.index(name), apart[0].index(name)) for name in names]
     differences = {row[0]: row for row in apart[2:]}
     cells = []
@@ -126,14 +127,16 @@ def tables(networks: Iterable[dict[str, Any]]) -> dict[str, str]:
         "networks": costs_table(networks),
         "speed": speed(),
         "decoding": decoding(),
-        "ablation": ablation("Blocks or none"),
-        "ablation local": ablation("A network that sees"),
+        "ablation": ablation(MAIN.title),
+        "ablation local": ablation(LOCALS.title),
         "ablation fights": fights(),
     }
 
 
 def filled(text: str, made: dict[str, str]) -> str:
-    """A text with its tables replaced; ValueError if one has no place in it."""
+    """A text with its tables replaced; ValueError if one has no place in it, or a place no table."""
+    if unknown := set(re.findall(r"<!-- table (.*?) -->", text)) - set(made):
+        raise ValueError(f"README.md has markers of tables that nothing makes: {', '.join(sorted(unknown))}")
     for name, lines in made.items():
         marker = f"<!-- table {name} -->\n"
         if text.count(marker) != 1:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import REPOSITORY
-from torch import Tensor
+from torch import Tensor, nn
 
 from a2video.data.pyav_reader import PyAVReader
 from a2video.inference.attention import Attention, BlockAttention
@@ -34,10 +34,12 @@ def test_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
     ablation.main()
     written = (tmp_path / "ablation_short.md").read_text()
-    for name in ("2 double attention, conv3 and conv4, c/4", "local, 2 double attention"):
-        assert re.search(rf"^\| {name} \| 1 \| 0\.0\d+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ ", written, re.MULTILINE)
-        assert re.search(rf"^\| {name} \| [-+][\d.]+ \| [-+][\d.]+ ", written, re.MULTILINE)
+    two = "2 double attention, conv3 and conv4"
+    for name in (f"{two}, c/4", f"local, {two}"):
+        row = rf"^\| {name} \| 1 \| 0\.0\d+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ "
+        assert re.search(row, written, re.MULTILINE)
         assert re.search(rf"^\| {name} \| [\d.]+%; 0\.00\d ", written, re.MULTILINE)  # asleep, after a step
+    assert re.search(rf"^\| {two}, c/4 \| [-+][\d.]+ \| [-+][\d.]+ ", written, re.MULTILINE)
     assert (tmp_path / "ablation_short.png").read_bytes().startswith(b"\x89PNG")
     assert "conv4.1.attention | " in written
     assert all((tmp_path / f"ablation_short_{label}.png").exists() for label in ("left", "opposite_ways"))
@@ -91,15 +93,22 @@ def test_variants() -> None:
     import ablation_variants as variants
 
     torch.manual_seed(0)
-    clip = torch.randn(2, 3, 8, 40, 40)
-    arguments = (9, ("conv3.1", "conv4.1"), 4, 8)
-    for awake in (variants.awake, variants.group_norm, variants.products):
-        network = awake(*arguments).eval()
+    clip, x = torch.randn(2, 3, 8, 40, 40), torch.randn(2, 64, 2, 3, 3)
+    builders = {variants.awake: nn.BatchNorm3d, variants.group_norm: nn.GroupNorm, variants.products: nn.BatchNorm3d}
+    for awake, norm in builders.items():
+        network = awake(9, ("conv3.1", "conv4.1"), 4, 8).eval()
         blocks = [module for module in network.modules() if isinstance(module, DoubleAttention)]
+        assert [type(block.norm) for block in blocks] == [norm, norm]
         assert [block.norm.weight.detach().unique().tolist() for block in blocks] == [[1.0], [1.0]]
         assert network(clip).shape == (2, 9)
-        x = torch.randn(2, 64, 2, 3, 3)
         assert not torch.equal(blocks[0](x), x)
+    block = blocks[0]  # without softmaxes
+    weights = [layer.weight.flatten(1) for layer in (block.theta, block.rho, block.phi, block.out)]
+    biases = [layer.bias[:, None] for layer in (block.theta, block.rho, block.phi, block.out)]
+    b, v, a = (w @ x.flatten(2) + bias for w, bias in zip(weights[:3], biases[:3], strict=True))
+    z = torch.einsum("bml,bnl,bnk->bmk", a, b, v) / 18
+    expected = block.norm((weights[3] @ z + biases[3]).view(x.shape))
+    torch.testing.assert_close(block(x) - x, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_local_networks_see_the_rest_of_a_frame_through_blocks_alone() -> None:

@@ -37,4 +37,6 @@ def test_replaces_a_table_and_nothing_else(readme: ModuleType) -> None:
     text = "before\n\n<!-- table a -->\n| old |\n|---|\n| x |\n\n| another |\n"
     assert readme.filled(text, {"a": "| new |"}) == "before\n\n<!-- table a -->\n| new |\n\n| another |\n"
     with pytest.raises(ValueError, match="one line '<!-- table b -->', found 0"):
-        readme.filled(text, {"b": ""})
+        readme.filled(text, {"a": "", "b": ""})
+    with pytest.raises(ValueError, match="tables that nothing makes: a"):
+        readme.filled(text, {})
