@@ -115,8 +115,10 @@ def train(out: Path, size: Size, pool: Executor) -> Trained:
             for counts, key in ((starts, network.start), (rows, network)):
                 counts[key] = max(counts.get(key, 0), comparison.num_seeds)
 
+    data = {motion: motion.make(out, size.short_side) for motion in {size.first_motion, size.motion}}
+
     def run_all(title: str, motion: Motion, counts: dict[Network, int], of_fit: OfFit) -> Runs:
-        options = ["--config", size.config, *motion.make(out, size.short_side), *size.options]
+        options = ["--config", size.config, *data[motion], *size.options]
         of_all = {network: options + network.options(NUM_CLASSES, size.width) for network in counts}
         runs = plan(out / title, of_all, counts, of_fit)
         finish_all(title, seed_by_seed(runs), pool)
