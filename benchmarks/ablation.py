@@ -31,7 +31,6 @@ from pathlib import Path
 import ablation_fights
 import ablation_motion
 import gather_maps
-from ablation_networks import TWO
 from ablation_tables import draw
 from report import RESULTS, circumstances, write
 
@@ -61,9 +60,8 @@ def main() -> None:
     rows = [ablation_motion.rows_with_costs(trained, comparison) for comparison in size.comparisons]
     draw(rows[0], "two objects", results / f"{name}.png")
     lines += [*ablation_motion.section(trained, rows), f"![Accuracy against multiply-adds]({name}.png)", *fights]
-    checkpoints = [run.checkpoint for run in trained.runs[TWO].values()]
-    videos = trained.data / size.motion.difficulty
-    lines += gather_maps.section(checkpoints, videos, min(90, size.motion.num_test), results / name)
+    attending = [trained.attending(network) for network in size.attending]
+    lines += gather_maps.section(attending, min(90, size.motion.num_test), results / name)
     write(name, "\n\n".join(lines), results)
 
 

@@ -15,6 +15,7 @@ from ablation_data import MOTIONS, WAYS, Motion
 from ablation_networks import BASE, BOTH, COMPARISONS, LOCAL_TWO, TWO, Comparison, Network
 from ablation_runs import OfFit, Runs, finish_all, plan, pretrained, rows_of, seed_by_seed
 from ablation_tables import Row, accuracies, against
+from gather_maps import Attending
 from network import Line, seconds, step_of
 from report import table
 from torch import nn
@@ -37,6 +38,7 @@ class Size:
         short_side: of the videos, pixels.
         of_first: options of the first training.
         comparisons: what is trained.
+        attending: networks whose gather maps are looked at; the last ones are drawn.
         options: further ones of `a2video fit` and `test`.
     """
 
@@ -47,6 +49,7 @@ class Size:
     short_side: int
     of_first: tuple[str, ...]
     comparisons: tuple[Comparison, ...] = COMPARISONS
+    attending: tuple[Network, ...] = (TWO, LOCAL_TWO)
     options: tuple[str, ...] = IN_MEMORY
 
     def motion_of(self, network: Network) -> Motion:
@@ -62,6 +65,7 @@ SMALL = Size(
     40,
     ("--trainer.max_epochs", "12", "--model.optimizer.init_args.lr", "0.006"),
 )
+LOCAL_TWO_SHORT = replace(LOCAL_TWO, of_fit=())
 SIZES = {
     "small": SMALL,
     "paper": Size(
@@ -72,6 +76,7 @@ SIZES = {
         112,
         ("--trainer.max_epochs", "30"),
         COMPARISONS[:2],
+        (TWO,),
         options=(),
     ),
     "short": replace(
@@ -82,8 +87,9 @@ SIZES = {
         of_first=(),
         comparisons=(
             Comparison("Blocks or none", (BASE, TWO), 1),
-            Comparison("Local", (replace(LOCAL_TWO, of_fit=()),), 1),
+            Comparison("Local", (LOCAL_TWO_SHORT,), 1),
         ),
+        attending=(TWO, LOCAL_TWO_SHORT),
         options=(*IN_MEMORY, "--trainer.max_epochs", "1"),
     ),
 }
@@ -104,6 +110,16 @@ class Trained:
     data: Path
     first: Runs
     runs: Runs
+
+    def attending(self, network: Network) -> Attending:
+        """The trainings of a network, to look at its maps."""
+        checkpoints = [run.checkpoint for run in self.runs[network].values()]
+        return Attending(
+            network.name,
+            lambda: network.build(NUM_CLASSES, self.size.width),
+            checkpoints,
+            self.data / self.size.motion_of(network).difficulty,
+        )
 
 
 def train(out: Path, size: Size, pool: Executor) -> Trained:
@@ -180,7 +196,8 @@ def section(trained: Trained, of_comparisons: Iterable[Sequence[Row]]) -> list[s
             "The same seed with and without:",
             table(*against(rows, rows[0], comparison.groups)),
         ]
-        asleep |= {network: _shares(trained, network) for network in comparison.networks if network.places == BOTH}
+        two_blocks = [network for network in comparison.networks if network.places == BOTH]
+        asleep |= {network: _shares(trained.attending(network)) for network in two_blocks}
     return [
         *lines,
         "### Do blocks whose norm starts at scale 0 stay asleep?",
@@ -201,12 +218,12 @@ def _budget(trained: Trained, comparison: Comparison) -> str:
     return f"{updates.pop():,} updates on {motion.described}, {motion.num_test} test videos"
 
 
-def _shares(trained: Trained, network: Network) -> list[str]:
+def _shares(network: Attending) -> list[str]:
     """Cells: what each block adds, and its scale, the mean over the first three seeds."""
-    found, videos = [], trained.data / trained.size.motion_of(network).difficulty
-    for run in list(trained.runs[network].values())[:3]:
-        built = network.build(NUM_CLASSES, trained.size.width)
-        found.append(gather_maps.shares_of_blocks(run.checkpoint, built, videos, 9))
+    found = [
+        gather_maps.shares_of_blocks(network.load(seed), network.data, 9)
+        for seed in range(min(3, len(network.checkpoints)))
+    ]
     means = [
         [statistics.mean(values) for values in zip(*of_block, strict=True)] for of_block in zip(*found, strict=True)
     ]

@@ -3,8 +3,8 @@
 A map's weight near objects is the share of its weight on positions whose centre lies at most `NEAR` pixels from an
 object's, by the share of such positions: 1 is what chance gives, and an even map. The mean over descriptors counts each
 by how much of it positions receive. "The best" is the descriptor with the most weight near objects in every other
-video, and its value is that of the videos between. A new block has random weights on the same trained features. Videos
-are those that were drawn; training and tests had smaller copies of them.
+video; all values are of the videos between. A new block has random weights on the same trained features. Videos are
+those that were drawn; training and tests had smaller copies of them.
 """
 
 from __future__ import annotations
@@ -34,17 +34,23 @@ SHOWN = ("left", "opposite_ways")  # the first test video of each of these class
 
 @dataclass(frozen=True)
 class Follows:
-    """How much more weight lies near objects than chance gives: of each video and descriptor (videos, c_n); usage."""
+    """How much more weight of a block lies near objects than chance gives.
+
+    Attributes:
+        weight: of each video and descriptor (videos, c_n).
+        usage: likewise.
+        most: what a descriptor would have whose weight is all near objects (videos,).
+    """
 
     weight: Tensor
     usage: Tensor
-    most: float
-    """What a descriptor would have whose weight is all near objects."""
+    most: Tensor
 
     @property
     def mean(self) -> float:
         """Over descriptors, by usage."""
-        return float((self.weight * self.usage).sum() / self.usage.sum())
+        usage = self.usage[1::2]
+        return float((self.weight[1::2] * usage).sum() / usage.sum())
 
     @property
     def best(self) -> int:
@@ -53,8 +59,13 @@ class Follows:
 
     @property
     def of_best(self) -> float:
-        """Its value in the videos between."""
+        """Its value."""
         return float(self.weight[1::2, self.best].mean())
+
+    @property
+    def at_most(self) -> float:
+        """What a descriptor would have whose weight is all near objects."""
+        return float(self.most[1::2].mean())
 
 
 def objects(data: Path, index: int) -> Tensor:
@@ -92,7 +103,7 @@ def follows(classifier: VideoClassifier, data: Path, num_videos: int) -> dict[st
             )
     return {
         name: Follows(
-            torch.stack([s[0] for s in of]), torch.stack([s[1] for s in of]), statistics.mean(s[2] for s in of)
+            torch.stack([s[0] for s in of]), torch.stack([s[1] for s in of]), torch.tensor([s[2] for s in of])
         )
         for name, of in seen.items()
     }
@@ -108,18 +119,11 @@ def with_new_blocks(classifier: VideoClassifier, seed: int) -> VideoClassifier:
     return classifier
 
 
-def shares_of_blocks(checkpoint: Path, network: nn.Module, data: Path, num_videos: int) -> list[tuple[float, float]]:
+def shares_of_blocks(classifier: VideoClassifier, data: Path, num_videos: int) -> list[tuple[float, float]]:
     """What each block adds to its input, as a share of it by norm, and the mean size of the scale of its last norm.
 
     Both without their means over positions, which a bias alone would give; the mean over the first test videos.
-
-    Args:
-        checkpoint: its weights.
-        network: takes them.
-        data: folder of the videos.
-        num_videos: how many.
     """
-    classifier = VideoClassifier.load(checkpoint, device="cpu", network=network)
     blocks = [module for module in classifier.network.modules() if isinstance(module, DoubleAttention)]
     shares: list[list[float]] = [[] for _ in blocks]
 
@@ -138,27 +142,55 @@ def shares_of_blocks(checkpoint: Path, network: nn.Module, data: Path, num_video
     return [(statistics.mean(values), scale) for values, scale in zip(shares, scales, strict=True)]
 
 
-def section(checkpoints: Sequence[Path], data: Path, num_videos: int, name: Path) -> list[str]:
-    """Lines about the blocks of some trained networks; the first one is drawn, into files whose names begin so."""
-    trained = [follows(VideoClassifier.load(path, device="cpu"), data, num_videos) for path in checkpoints]
-    new = [
-        follows(with_new_blocks(VideoClassifier.load(path, device="cpu"), seed), data, num_videos)
-        for seed, path in enumerate(checkpoints)
-    ]
+@dataclass(frozen=True)
+class Attending:
+    """Trained networks that differ in their seed.
+
+    Attributes:
+        name: in the table.
+        build: makes one with random weights.
+        checkpoints: their weights.
+        data: folder of the videos.
+    """
+
+    name: str
+    build: Callable[[], nn.Module]
+    checkpoints: Sequence[Path]
+    data: Path
+
+    def load(self, number: int) -> VideoClassifier:
+        """One of them."""
+        return VideoClassifier.load(self.checkpoints[number], device="cpu", network=self.build())
+
+    def follows(self, num_videos: int, with_new: bool = False) -> list[dict[str, Follows]]:
+        """What comes of each, by block; as they are, or with new blocks."""
+        classifiers = [self.load(number) for number in range(len(self.checkpoints))]
+        if with_new:
+            classifiers = [with_new_blocks(classifier, seed) for seed, classifier in enumerate(classifiers)]
+        return [follows(classifier, self.data, num_videos) for classifier in classifiers]
+
+
+def section(networks: Sequence[Attending], num_videos: int, name: Path) -> list[str]:
+    """Lines about the blocks of trained networks; the last are drawn, with their first seed, into files named so."""
+    both = [(network.follows(num_videos), network.follows(num_videos, with_new=True)) for network in networks]
     rows = []
-    for block, found in trained[0].items():
-        values = [[of_seed[block].mean for of_seed in of] for of in (trained, new)]
-        values += [[of_seed[block].of_best for of_seed in of] for of in (trained, new)]
-        cells = (f"{statistics.mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" for v in values)
-        rows.append([block, *cells, f"{found.most:.1f}"])
-    shown = VideoClassifier.load(checkpoints[0], device="cpu")
-    drawn = [draw(shown, data, label, trained[0], name.with_name(f"{name.name}_{label}.png")) for label in SHOWN]
+    for network, (trained, new) in zip(networks, both, strict=True):
+        for block, found in trained[0].items():
+            values = [[of_seed[block].mean for of_seed in of] for of in (trained, new)]
+            values += [[of_seed[block].of_best for of_seed in of] for of in (trained, new)]
+            cells = (f"{statistics.mean(v):.2f} ({min(v):.2f} to {max(v):.2f})" for v in values)
+            title = [network.name, block.removesuffix(".attention"), str(len(trained))]
+            rows.append([*title, *cells, f"{found.at_most:.1f}"])
+    shown, of_shown = networks[-1], both[-1][0][0]
+    paths = {label: name.with_name(f"{name.name}_{label}.png") for label in SHOWN}
+    drawn = [draw(shown.load(0), shown.data, label, of_shown, path) for label, path in paths.items()]
+    of_trained = ("trained: mean", "new: mean", "trained: the best", "new: the best")
     return [
         "## Do gather maps follow the objects?",
         __doc__.split("\n\n", 1)[1].strip().replace("`NEAR`", f"{NEAR:.0f}"),
-        f"The first {num_videos} test videos; mean (and range) over {len(checkpoints)} seeds.",
-        table(["block", "trained: mean", "new: mean", "trained: the best", "new: the best", "at most"], rows),
-        "The first test video of two classes, by the first network: for each block the descriptor that positions "
+        f"The first {num_videos} test videos; mean (and range) over seeds.",
+        table(["network", "block", "seeds", *of_trained, "at most"], rows),
+        f"The first test video of two classes, {shown.name}, seed 0: for each block the descriptor that positions "
         "receive most of, and the best. Crosses: where the generator drew the objects.",
         *(f"![Gather maps: {path.stem.replace('_', ' ')}]({path.name})" for path in drawn),
     ]
