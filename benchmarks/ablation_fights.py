@@ -17,8 +17,8 @@ OPTIONS = [  # smaller than the configuration's own, which fifty trainings must 
     *("--data.preprocessing.short_side", "56", "--data.preprocessing.crop_size", "48", "--data.train_short_side"),
     *("[56, 70]", "--data.preprocessing.num_crops", "1", "--data.num_workers", "0"),
     *("--data.reader", "memory_reader.MemoryReader"),
-    *("--model.network.dropout", "0"),  # new blocks draw random weights: masks would differ after them
 ]
+NO_DROPOUT = ["--model.network.dropout", "0"]  # new blocks draw random weights: masks would differ after them
 CLASSES = {"mean recall": ("fight", "no_fight")}
 
 
@@ -39,7 +39,7 @@ def on_fights(out: Path, width: int, pool: Executor, motion: Runs) -> list[str]:
     for title, (name, of_fit) in recipes.items():
         config = f"configs/surveillance_fights/{name}.yaml"
         options = ["--config", config, *lists, *OPTIONS]
-        of_all = {network: options + network.options(2, width) for network in MAIN.networks}
+        of_all = {network: options + network.options(2, width) + NO_DROPOUT for network in MAIN.networks}
         runs = plan(out / title.replace(" ", "_"), of_all, dict.fromkeys(of_all, MAIN.num_seeds), of_fit)
         finish_all(title, seed_by_seed(runs), pool)
         lines += _tables(f"### {title.capitalize()}: `{config}`", runs)
