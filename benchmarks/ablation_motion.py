@@ -196,7 +196,7 @@ def section(trained: Trained, of_comparisons: Iterable[Sequence[Row]]) -> list[s
             "The same seed with and without:",
             table(*against(rows, rows[0], comparison.groups)),
         ]
-        two_blocks = [network for network in comparison.networks if network.places == BOTH]
+        two_blocks = [network for network in comparison.networks if network.places == BOTH and network.ratio == 4]
         asleep |= {network: _shares(trained.attending(network)) for network in two_blocks}
     return [
         *lines,

@@ -95,6 +95,12 @@ LOCAL_TWO = Network(
 )
 LOCAL_ONE = replace(LOCAL_TWO, name="local, 1 double attention, conv4", places=CONV4)
 LOCAL_NON_LOCAL = replace(LOCAL_ONE, name="local, 1 non-local, conv4", builder="local_non_local")
+LOCAL_POOLED = replace(
+    LOCAL_TWO,
+    name="local, 2 squeeze-excitation, conv3 and conv4, c/16",
+    builder="local_squeeze_excitation",
+    ratio=16,
+)
 
 MAIN = Comparison(
     "Blocks or none",
@@ -109,7 +115,7 @@ MAIN = Comparison(
 )
 LOCALS = Comparison(
     "Networks that see 13 x 13 of 40 x 40 pixels at a position; ten times the rate for blocks",
-    (LOCAL, LOCAL_NON_LOCAL, LOCAL_ONE, LOCAL_TWO),
+    (LOCAL, LOCAL_POOLED, LOCAL_NON_LOCAL, LOCAL_ONE, LOCAL_TWO),
     3,
     groups=MOTIONS | WAYS,
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from fvcore.nn.squeeze_excitation import SqueezeExcitation
 from torch import Tensor, nn
 
 from a2video.models import DoubleAttention, ResNet3d, Stage, Stem, insert_blocks, non_local, resnet26
@@ -85,3 +86,8 @@ def local_double_attention(num_classes: int, places: Sequence[str], ratio: int, 
 def local_non_local(num_classes: int, places: Sequence[str], ratio: int, width: int) -> ResNet3d:
     """The same with non-local blocks."""
     return _put_in(local(num_classes, width), places, ratio, non_local)
+
+
+def local_squeeze_excitation(num_classes: int, places: Sequence[str], ratio: int, width: int) -> ResNet3d:
+    """The same with squeeze and excitation, which tells every position the mean over all alone."""
+    return _put_in(local(num_classes, width), places, ratio, lambda *sizes: SqueezeExcitation(*sizes, is_3d=True))
