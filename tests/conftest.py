@@ -17,6 +17,8 @@ from PIL import Image
 
 os.environ["MPLBACKEND"] = "Agg"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # `make test` runs two tests at a time, some of them in two processes
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # of the background of a shell; the processes of tests inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
