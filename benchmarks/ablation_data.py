@@ -11,6 +11,7 @@ MOTIONS = {  # groups of classes of data_prep/motion.py
     "one object": ("right", "down", "left", "up", "clockwise", "counterclockwise"),
     "two objects": ("same_way", "opposite_ways", "follow"),
 }
+IN_MEMORY = ("--data.reader", "memory_reader.MemoryReader")  # options of `a2video fit` and `test`
 WAYS = {"same or opposite": ("same_way", "opposite_ways")}  # told by comparing two objects, also those of the easy kind
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from concurrent.futures import Executor
 from pathlib import Path
 
-from ablation_data import small_copies
+from ablation_data import IN_MEMORY, small_copies
 from ablation_networks import BASE, MAIN
 from ablation_runs import OfFit, Runs, finish_all, plan, pretrained, rows_of, seed_by_seed
 from ablation_tables import Row, accuracies, against, wilson
@@ -16,7 +15,7 @@ FIGHTS = Path(__file__).resolve().parents[2] / "shared/data/surveillance_fights"
 OPTIONS = [  # smaller than the configuration's own, which fifty trainings must be
     *("--data.preprocessing.short_side", "56", "--data.preprocessing.crop_size", "48", "--data.train_short_side"),
     *("[56, 70]", "--data.preprocessing.num_crops", "1", "--data.num_workers", "0"),
-    *("--data.reader", "memory_reader.MemoryReader"),
+    *IN_MEMORY,
 ]
 NO_DROPOUT = ["--model.network.dropout", "0"]  # new blocks draw random weights: masks would differ after them
 CLASSES = {"mean recall": ("fight", "no_fight")}
@@ -47,7 +46,7 @@ def on_fights(out: Path, width: int, pool: Executor, motion: Runs) -> list[str]:
 
 
 def _tables(title: str, runs: Runs) -> list[str]:
-    results = json.loads((runs[BASE][0].folder / "results.json").read_text())
+    results = runs[BASE][0].results
     rows, share = rows_of(runs, CLASSES), results["majority_baseline"]
     low, high = wilson(share, results["num_videos"])
     name = f"always `fight` (95 %: {100 * low:.0f} to {100 * high:.0f})"

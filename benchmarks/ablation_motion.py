@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import gather_maps
 import torch
-from ablation_data import MOTIONS, WAYS, Motion
+from ablation_data import IN_MEMORY, MOTIONS, WAYS, Motion
 from ablation_networks import BASE, BOTH, COMPARISONS, LOCAL_TWO, TWO, Comparison, Network
 from ablation_runs import OfFit, Runs, finish_all, plan, pretrained, rows_of, seed_by_seed
 from ablation_tables import Row, accuracies, against
@@ -20,10 +19,10 @@ from network import Line, seconds, step_of
 from report import table
 from torch import nn
 
+from a2video.models import DoubleAttention
 from a2video.models.catalog import count_multiply_adds, count_parameters
 
 NUM_CLASSES = sum(map(len, MOTIONS.values()))
-IN_MEMORY = ("--data.reader", "memory_reader.MemoryReader")
 
 
 @dataclass(frozen=True)
@@ -153,8 +152,8 @@ def rows_with_costs(trained: Trained, comparison: Comparison) -> list[Row]:
     size, runs = trained.size, trained.runs
     seeds = range(comparison.num_seeds)
     runs = {network: {seed: runs[network][seed] for seed in seeds} for network in comparison.networks}
-    results = json.loads((runs[comparison.networks[0]][0].folder / "results.json").read_text())
-    clip = (results["preprocessing"]["num_frames"], *[results["preprocessing"]["crop_size"]] * 2)
+    preprocessing = runs[comparison.networks[0]][0].results["preprocessing"]
+    clip = (preprocessing["num_frames"], preprocessing["crop_size"], preprocessing["crop_size"])
     built = [network.build(NUM_CLASSES, size.width) for network in runs]
     return [
         replace(row, millions=count_parameters(net) / 1e6, mega=count_multiply_adds(net, clip) / 1e6, step=step)
@@ -178,11 +177,11 @@ def step_times(networks: Sequence[nn.Module], clip: tuple[int, ...], rounds: int
 def section(trained: Trained, of_comparisons: Iterable[Sequence[Row]]) -> list[str]:
     """Lines of the result: what came of each comparison."""
     size = trained.size
-    results = json.loads((trained.runs[BASE][0].folder / "results.json").read_text())
     lines = [
         "## Motion",
-        f"`{size.config}`, {results['protocol']}. First without blocks on {size.first_motion.described}. Then seed by "
-        "seed, on the test videos of that, in video top-1 and in the mean of same_way and opposite_ways:",
+        f"`{size.config}`, {trained.runs[BASE][0].results['protocol']}. First without blocks on "
+        f"{size.first_motion.described}. Then seed by seed, on the test videos of that, in video top-1 and in the mean "
+        "of same_way and opposite_ways:",
     ]
     for row in rows_of(trained.first, WAYS):
         scores = zip(row.scores["video"].values(), row.scores["same or opposite"].values(), strict=True)
@@ -196,8 +195,8 @@ def section(trained: Trained, of_comparisons: Iterable[Sequence[Row]]) -> list[s
             "The same seed with and without:",
             table(*against(rows, rows[0], comparison.groups)),
         ]
-        two_blocks = [network for network in comparison.networks if network.places == BOTH and network.ratio == 4]
-        asleep |= {network: _shares(trained.attending(network)) for network in two_blocks}
+        attending = [network for network in comparison.networks if network.places == BOTH and _is_double(network)]
+        asleep |= {network: _shares(trained.attending(network)) for network in attending}
     return [
         *lines,
         "### Do blocks whose norm starts at scale 0 stay asleep?",
@@ -209,13 +208,18 @@ def section(trained: Trained, of_comparisons: Iterable[Sequence[Row]]) -> list[s
 
 def _budget(trained: Trained, comparison: Comparison) -> str:
     """What all rows of a comparison had, in words; RuntimeError if they had not the same."""
-    runs = [run for network in comparison.networks for run in list(trained.runs[network].values())]
+    runs = [run for network in comparison.networks for run in trained.runs[network].values()]
     updates = {torch.load(run.checkpoint, weights_only=True)["global_step"] for run in runs}
     motions = {trained.size.motion_of(network) for network in comparison.networks}
     if len(updates) != 1 or len(motions) != 1:
         raise RuntimeError(f"{comparison.title}: rows had {sorted(updates)} updates on {motions}, not the same")
     motion = motions.pop()
     return f"{updates.pop():,} updates on {motion.described}, {motion.num_test} test videos"
+
+
+def _is_double(network: Network) -> bool:
+    """Whether its blocks are double attention, or variants of it."""
+    return any(isinstance(module, DoubleAttention) for module in network.build(NUM_CLASSES, SMALL.width).modules())
 
 
 def _shares(network: Attending) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from ablation_networks import Network
 from ablation_tables import Row, read_scores
@@ -45,6 +46,12 @@ class Run:
     def checkpoint(self) -> Path:
         """The last weights."""
         return self.folder / "last.ckpt"
+
+    @property
+    def results(self) -> dict[str, Any]:
+        """What its test wrote to results.json."""
+        found: dict[str, Any] = json.loads((self.folder / "results.json").read_text())
+        return found
 
     def finish(self) -> None:
         """Runs both, unless that has been done since what they start from; RuntimeError with the cause if one fails."""
