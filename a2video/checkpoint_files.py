@@ -77,7 +77,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         for newer, older in reversed(list(pairwise(names))):
             if newer.is_file() and newer != last:
                 newer.replace(older)
-            elif newer.is_file():
+            elif newer.is_file() and not (older.is_file() and newer.samefile(older)):  # after a kill between the two
                 link = part.with_suffix(f".link{PART}")
                 try:
                     os.link(newer, link)

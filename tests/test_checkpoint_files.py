@@ -92,6 +92,14 @@ def test_a_kill_leaves_what_was(three: Path, step: str, monkeypatch: pytest.Monk
     assert names(three) == ["best.ckpt", "last-1.ckpt", "last.ckpt"]
 
 
+def test_a_kill_between_the_two_names_leaves_one_file_with_both(three: Path) -> None:
+    (three / "last-1.ckpt").unlink()
+    os.link(three / "last.ckpt", three / "last-1.ckpt")
+    AtomicCheckpointIO().save_checkpoint(content(4), three / "last.ckpt")
+    assert names(three) == ["best.ckpt", "last-1.ckpt", "last.ckpt"]
+    assert [number_in(three / name) for name in ("last.ckpt", "last-1.ckpt")] == [4, 3]
+
+
 def damage(path: Path, how: str) -> None:
     data = bytearray(path.read_bytes())
     if how == "empty":

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,19 +166,17 @@ def test_sigkill_at_random_moments(write_config: Writer, tmp_path: Path) -> None
     config, rng = write_config(tmp_path), random.Random(0)
     options = ["--trainer.max_epochs=24", "--checkpoints.every_n_steps=3", "--trainer.limit_val_batches=1"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    start = time.monotonic()
     assert status_of(fit_command(config, *options, f"--trainer.default_root_dir={whole}")) == 0
-    seconds = time.monotonic() - start
     command = fit_command(config, *options, f"--trainer.default_root_dir={parts}", "--ckpt_path=last")
-    for number in range(NUM_KILLS):
-        process = in_processes(command)
-        while not (parts / f"logs/version_{number}").exists():
-            assert process.poll() is None, process.communicate()
-            time.sleep(0.02)
-        time.sleep(rng.uniform(0, seconds / (NUM_KILLS + 1)))
-        process.kill()
-        process.communicate()
-        assert process.returncode == -signal.SIGKILL  # not at its end yet
+    for _ in range(NUM_KILLS):
+        kill = [
+            f"--model.network.signal_at={rng.randint(1, 160 // NUM_KILLS)}",
+            "--model.network.signal_name=SIGKILL",
+            f"--model.network.signal_delay={rng.uniform(0, 0.1)}",
+        ]
+        process = in_processes([*command, *kill])
+        output, _ = process.communicate()
+        assert process.returncode == -signal.SIGKILL, output
     assert status_of_processes(command) == 0
     assert_same_end(parts, whole)
     assert len(rows(whole).keys() - rows(parts).keys()) <= NUM_KILLS  # Lightning writes a row after our hook

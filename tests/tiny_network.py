@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 from torch import Tensor, nn
 
@@ -16,11 +17,18 @@ class TinyNetwork(nn.Sequential):
         nan_at: number of the training clips' forward pass, from 1, that gives NaN; 0: none.
         signal_at: the one in which the process sends itself a signal; 0: none.
         signal_name: which one.
+        signal_delay: seconds until it does; the training goes on meanwhile.
         rank: the process that has these troubles.
     """
 
     def __init__(
-        self, num_classes: int, nan_at: int = 0, signal_at: int = 0, signal_name: str = "SIGTERM", rank: int = 0
+        self,
+        num_classes: int,
+        nan_at: int = 0,
+        signal_at: int = 0,
+        signal_name: str = "SIGTERM",
+        signal_delay: float = 0.0,
+        rank: int = 0,
     ) -> None:
         super().__init__(
             nn.Conv3d(3, 4, 3, 2),
@@ -31,7 +39,8 @@ class TinyNetwork(nn.Sequential):
             nn.Flatten(),
             nn.Linear(4, num_classes),
         )
-        self.nan_at, self.signal_at, self.signal_name = nan_at, signal_at, signal_name
+        self.nan_at, self.signal_at, self.signal_delay = nan_at, signal_at, signal_delay
+        self.signal = signal.Signals[signal_name]
         self.is_troubled = rank == int(os.environ.get("LOCAL_RANK", 0))
         self.num_passes = 0
 
@@ -39,7 +48,10 @@ class TinyNetwork(nn.Sequential):
         self.num_passes += self.training
         if self.is_troubled and self.training:
             if self.num_passes == self.signal_at:
-                os.kill(os.getpid(), signal.Signals[self.signal_name])
+                if self.signal_delay:
+                    threading.Timer(self.signal_delay, os.kill, (os.getpid(), self.signal)).start()
+                else:
+                    os.kill(os.getpid(), self.signal)
             if self.num_passes == self.nan_at:
                 clips = clips * float("nan")
         return super().forward(clips)
