@@ -116,7 +116,7 @@ MAIN = Comparison(
 LOCALS = Comparison(
     "Networks that see 13 x 13 of 40 x 40 pixels at a position; ten times the rate for blocks",
     (LOCAL, LOCAL_POOLED, LOCAL_NON_LOCAL, LOCAL_ONE, LOCAL_TWO),
-    3,
+    5,
     groups=MOTIONS | WAYS,
 )
 COMPARISONS = (
