@@ -31,7 +31,6 @@ from pathlib import Path
 import ablation_fights
 import ablation_motion
 import gather_maps
-from ablation_tables import draw
 from report import RESULTS, circumstances, write
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -57,9 +56,7 @@ def main() -> None:
         fights = []
         if given.size == "small":
             fights = ablation_fights.on_fights(out, size.width, pool, trained.runs)
-    rows = [ablation_motion.rows_with_costs(trained, comparison) for comparison in size.comparisons]
-    draw(rows[0], "two objects", results / f"{name}.png")
-    lines += [*ablation_motion.section(trained, rows), f"![Accuracy against multiply-adds]({name}.png)", *fights]
+    lines += [*ablation_motion.section(trained, results / name), *fights]
     attending = [trained.attending(network) for network in size.attending]
     lines += gather_maps.section(attending, min(90, size.motion.num_test), results / name)
     write(name, "\n\n".join(lines), results)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import torch
 from ablation_data import IN_MEMORY, MOTIONS, WAYS, Motion
 from ablation_networks import BASE, BOTH, COMPARISONS, LOCAL_TWO, TWO, Comparison, Network
 from ablation_runs import OfFit, Runs, finish_all, plan, pretrained, rows_of, seed_by_seed
-from ablation_tables import Row, accuracies, against
+from ablation_tables import Row, accuracies, against, draw
 from gather_maps import Attending
 from network import Line, seconds, step_of
 from report import table
@@ -85,7 +85,7 @@ SIZES = {
         motion=Motion("easy", 18, 9),
         of_first=(),
         comparisons=(
-            Comparison("Blocks or none", (BASE, TWO), 1),
+            Comparison("Blocks or none", (BASE, TWO), 1, drawn="two objects"),
             Comparison("Local", (LOCAL_TWO_SHORT,), 1),
         ),
         attending=(TWO, LOCAL_TWO_SHORT),
@@ -174,8 +174,8 @@ def step_times(networks: Sequence[nn.Module], clip: tuple[int, ...], rounds: int
     return [statistics.median(of_round[k] / of_round[0] for of_round in times) for k in range(len(steps))]
 
 
-def section(trained: Trained, of_comparisons: Iterable[Sequence[Row]]) -> list[str]:
-    """Lines of the result: what came of each comparison."""
+def section(trained: Trained, prefix: Path) -> list[str]:
+    """Lines of the result: what came of each comparison. Pictures are written to files that begin with the prefix."""
     size = trained.size
     lines = [
         "## Motion",
@@ -187,7 +187,8 @@ def section(trained: Trained, of_comparisons: Iterable[Sequence[Row]]) -> list[s
         scores = zip(row.scores["video"].values(), row.scores["same or opposite"].values(), strict=True)
         lines.append(f"- {row.name}: {', '.join(f'{top:.1%} and {ways:.1%}' for top, ways in scores)}")
     asleep: dict[Network, list[str]] = {}
-    for comparison, rows in zip(size.comparisons, of_comparisons, strict=True):
+    for comparison in size.comparisons:
+        rows = rows_with_costs(trained, comparison)
         lines += [
             f"### {comparison.title}",
             f"{comparison.num_seeds} seeds; {_budget(trained, comparison)}:",
@@ -195,6 +196,10 @@ def section(trained: Trained, of_comparisons: Iterable[Sequence[Row]]) -> list[s
             "The same seed with and without:",
             table(*against(rows, rows[0], comparison.groups)),
         ]
+        if comparison.drawn:
+            picture = comparison.picture(prefix)
+            draw(rows, comparison.drawn, picture)
+            lines.append(f"![Accuracy against multiply-adds]({picture.name})")
         attending = [network for network in comparison.networks if network.places == BOTH and _is_double(network)]
         asleep |= {network: _shares(trained.attending(network)) for network in attending}
     return [

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import ablation_variants
 from ablation_data import MOTIONS, WAYS
@@ -75,12 +76,18 @@ class Comparison:
         networks: the rows, on the same data; the first is what the others are compared to.
         num_seeds: of each row.
         groups: of classes.
+        drawn: the group that has a picture, beside all classes; none if empty.
     """
 
     title: str
     networks: tuple[Network, ...]
     num_seeds: int
     groups: Mapping[str, Sequence[str]] = field(default_factory=lambda: MOTIONS, hash=False)
+    drawn: str = ""
+
+    def picture(self, prefix: Path) -> Path:
+        """Its file, beside those with the same beginning."""
+        return prefix.with_name(f"{prefix.name}_{self.drawn.replace(' ', '_')}.png")
 
 
 CONV4, BOTH, FOUR = ("conv4.1",), ("conv3.1", "conv4.1"), ("conv3.1", "conv3.2", "conv4.1", "conv4.2")
@@ -112,12 +119,14 @@ MAIN = Comparison(
         Network("4 double attention, conv3 and conv4, c/4", "a2net_resnet26", FOUR),
     ),
     5,
+    drawn="two objects",
 )
 LOCALS = Comparison(
     "Networks that see 13 x 13 of 40 x 40 pixels at a position; ten times the rate for blocks",
     (LOCAL, LOCAL_POOLED, LOCAL_NON_LOCAL, LOCAL_ONE, LOCAL_TWO),
     5,
     groups=MOTIONS | WAYS,
+    drawn="same or opposite",
 )
 COMPARISONS = (
     MAIN,

@@ -111,28 +111,31 @@ def against(rows: Sequence[Row], base: Row, groups: Iterable[str]) -> tuple[list
 
 
 def draw(rows: Sequence[Row], group: str, path: Path) -> None:
-    """Video top-1 of all classes and of one group against multiply-adds.
+    """Video top-1 of all classes and of one group against multiply-adds, as differences to the first row.
 
-    Each row is drawn at the first one's mean plus the difference to it, seed by seed, with the 95 % interval of that:
-    where the seeds started, which rows have in common, is not in it.
+    Each row has the mean difference with its 95 % interval, and a dot for each seed beside it: where the seeds started,
+    which rows have in common, is not in it.
     """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)
+    costs = [row.mega for row in rows]
+    beside = (max(costs) - min(costs)) / 80
     for axes, (name, title) in zip(panels, {"video": "all classes", group: group}.items(), strict=True):
         base = rows[0].scores[name]
         for number, row in enumerate(rows):
             apart = [100 * (value - base[seed]) for seed, value in row.scores[name].items()]
             mean, half = interval(apart)
             error, marker = (None, "s") if number == 0 or math.isinf(half) else (half, "o")
-            place = 100 * statistics.mean(base.values()) + mean
-            axes.errorbar(row.mega, place, error, color=f"C{number}", marker=marker, capsize=3, label=row.name)
-        axes.axhline(100 * statistics.mean(base.values()), color="C0", linewidth=0.8, linestyle=":")
-        axes.set_title(title)
+            axes.errorbar(row.mega, mean, error, color=f"C{number}", marker=marker, capsize=3, label=row.name)
+            if number:
+                axes.plot([row.mega + beside] * len(apart), apart, f"C{number}.", alpha=0.6)
+        axes.axhline(0, color="C0", linewidth=0.8, linestyle=":")
+        axes.set_title(f"{title} ({rows[0].name}: {statistics.mean(base.values()):.1%})")
         axes.set_xlabel("multiply-adds of a clip, millions")
         axes.grid(alpha=0.3)
-    panels[0].set_ylabel("video top-1, %; bars: 95 % interval of the difference to no block")
+    panels[0].set_ylabel(f"video top-1 minus {rows[0].name}, points\nbars: 95 % interval; dots: seeds")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=9, frameon=False
     )
