@@ -193,8 +193,8 @@ def section(trained: Trained, prefix: Path) -> list[str]:
             f"### {comparison.title}",
             f"{comparison.num_seeds} seeds; {_budget(trained, comparison)}:",
             table(*accuracies(rows, comparison.groups, with_costs=True)),
-            "The same seed with and without:",
-            table(*against(rows, rows[0], comparison.groups)),
+            "Differences of the same seed:",
+            *(table(*against(rows, rows[number], comparison.groups)) for number in comparison.bases),
         ]
         if comparison.drawn:
             picture = comparison.picture(prefix)

@@ -73,10 +73,11 @@ class Comparison:
 
     Attributes:
         title: what is asked.
-        networks: the rows, on the same data; the first is what the others are compared to.
+        networks: the rows, on the same data.
         num_seeds: of each row.
         groups: of classes.
         drawn: the group that has a picture, beside all classes; none if empty.
+        bases: numbers of the rows that the others are compared to.
     """
 
     title: str
@@ -84,6 +85,7 @@ class Comparison:
     num_seeds: int
     groups: Mapping[str, Sequence[str]] = field(default_factory=lambda: MOTIONS, hash=False)
     drawn: str = ""
+    bases: tuple[int, ...] = (0,)
 
     def picture(self, prefix: Path) -> Path:
         """Its file, beside those with the same beginning."""
@@ -120,6 +122,7 @@ MAIN = Comparison(
     ),
     5,
     drawn="two objects",
+    bases=(0, 1),
 )
 LOCALS = Comparison(
     "Networks that see 13 x 13 of 40 x 40 pixels at a position; ten times the rate for blocks",
@@ -127,6 +130,7 @@ LOCALS = Comparison(
     5,
     groups=MOTIONS | WAYS,
     drawn="same or opposite",
+    bases=(0, 2),
 )
 COMPARISONS = (
     MAIN,

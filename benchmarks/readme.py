@@ -93,7 +93,7 @@ def decoding() -> str:
 
 def ablation(heading: str) -> str:
     """What README says of one comparison of ablation.md: costs and accuracies, and differences to the first row."""
-    reached, apart = Result("ablation").section(heading)
+    reached, apart, *_ = Result("ablation").section(heading)
     header, _, *rows = reached
     costs = [header.index(name) for name in ("parameters, M", "multiply-adds, M", "step")]
     names = ("video top-1", header[-1])

@@ -164,13 +164,13 @@ def test_ctrl_c_saves_too(
 
 def test_sigkill_at_random_moments(write_config: Writer, tmp_path: Path) -> None:
     config, rng = write_config(tmp_path), random.Random(0)
-    options = ["--trainer.max_epochs=24", "--checkpoints.every_n_steps=3", "--trainer.limit_val_batches=1"]
+    options = ["--trainer.max_epochs=12", "--checkpoints.every_n_steps=3", "--trainer.limit_val_batches=1"]
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert status_of(fit_command(config, *options, f"--trainer.default_root_dir={whole}")) == 0
     command = fit_command(config, *options, f"--trainer.default_root_dir={parts}", "--ckpt_path=last")
     for _ in range(NUM_KILLS):
         kill = [
-            f"--model.network.signal_at={rng.randint(1, 160 // NUM_KILLS)}",
+            f"--model.network.signal_at={rng.randint(1, 64 // NUM_KILLS)}",
             "--model.network.signal_name=SIGKILL",
             f"--model.network.signal_delay={rng.uniform(0, 0.1)}",
         ]
