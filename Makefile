@@ -2,7 +2,7 @@
 # make test      every check: style, types, tests
 # make .venv     only the virtual environment, with the versions of constraints.txt
 # make torture   the campaign of faults: at most 20 minutes, writes benchmarks/results/torture.md
-# make ablation  does double attention earn its cost? about three hours on 2 cores, writes benchmarks/results/ablation.md
+# make ablation  does double attention earn its cost? about four hours on 2 cores, writes benchmarks/results/ablation.md
 # make readme    README's tables, from the networks and from benchmarks/results/
 # make fuzz      made-up lists, descriptions and checkpoints for 10 minutes (needs atheris, which it installs)
 # make versions  the fast tests with the lowest and the newest versions that setup.cfg allows
