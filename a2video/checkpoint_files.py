@@ -74,10 +74,12 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def _keep_older(self, last: Path, part: Path) -> None:
         """Gives each kept file the next name; last.ckpt keeps its own beside, where the disk can do that."""
         names = [last, *(last.with_name(f"last-{number}.ckpt") for number in range(1, self.num_last))]
+        if len(names) > 1 and last.is_file() and names[1].is_file() and names[1].samefile(last):
+            return  # a kill came before last.ckpt was replaced: all have their next names already
         for newer, older in reversed(list(pairwise(names))):
             if newer.is_file() and newer != last:
                 newer.replace(older)
-            elif newer.is_file() and not (older.is_file() and newer.samefile(older)):  # after a kill between the two
+            elif newer.is_file():
                 link = part.with_suffix(f".link{PART}")
                 try:
                     os.link(newer, link)

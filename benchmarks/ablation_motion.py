@@ -85,7 +85,7 @@ SIZES = {
         motion=Motion("easy", 18, 9),
         of_first=(),
         comparisons=(
-            Comparison("Blocks or none", (BASE, TWO), 1, drawn="two objects"),
+            Comparison("Blocks or none", (BASE, TWO), 1, drawn="two objects", bases=(TWO,)),
             Comparison("Local", (LOCAL_TWO_SHORT,), 1),
         ),
         attending=(TWO, LOCAL_TWO_SHORT),
@@ -192,21 +192,25 @@ def section(trained: Trained, prefix: Path) -> list[str]:
         lines += [
             f"### {comparison.title}",
             f"{comparison.num_seeds} seeds; {_budget(trained, comparison)}:",
+            *([comparison.note] if comparison.note else []),
             table(*accuracies(rows, comparison.groups, with_costs=True)),
             "Differences of the same seed:",
-            *(table(*against(rows, rows[number], comparison.groups)) for number in comparison.bases),
+            table(*against(rows, rows[0], comparison.groups)),
         ]
+        for base in comparison.bases:
+            row = rows[comparison.networks.index(base)]
+            lines.append(table(*against(rows, row, comparison.groups)))
         if comparison.drawn:
             picture = comparison.picture(prefix)
             draw(rows, comparison.drawn, picture)
-            lines.append(f"![Accuracy against multiply-adds]({picture.name})")
+            lines.append(f"![Gain in accuracy against multiply-adds]({picture.name})")
         attending = [network for network in comparison.networks if network.places == BOTH and _is_double(network)]
         asleep |= {network: _shares(trained.attending(network)) for network in attending}
     return [
         *lines,
         "### Do blocks whose norm starts at scale 0 stay asleep?",
         "What each block adds to its input in the end, by norm, without means over positions; mean size of the scale. "
-        "Nine test videos, three seeds:",
+        "Nine test videos, the first three seeds:",
         table(["network", *BOTH], list(asleep.values())),
     ]
 

@@ -1,4 +1,4 @@
-"""The tables and the picture of ablation.py, from what the tests of its runs left behind."""
+"""The tables and the pictures of ablation.py, from what the tests of its runs left behind."""
 
 from __future__ import annotations
 

@@ -40,6 +40,7 @@ def test_short_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert re.search(row, written, re.MULTILINE)
         assert re.search(rf"^\| {name} \| [\d.]+%; 0\.00\d ", written, re.MULTILINE)  # asleep, after a step
     assert re.search(rf"^\| {two}, c/4 \| [-+][\d.]+ \| [-+][\d.]+ ", written, re.MULTILINE)
+    assert re.search(rf"^\| minus {two}, c/4 \| clip ", written, re.MULTILINE)
     assert (tmp_path / "ablation_short_two_objects.png").read_bytes().startswith(b"\x89PNG")
     assert f"| local, {two} | conv4.1 | 1 | " in written
     assert all((tmp_path / f"ablation_short_{label}.png").exists() for label in ("left", "opposite_ways"))

@@ -92,12 +92,16 @@ def test_a_kill_leaves_what_was(three: Path, step: str, monkeypatch: pytest.Monk
     assert names(three) == ["best.ckpt", "last-1.ckpt", "last.ckpt"]
 
 
-def test_a_kill_between_the_two_names_leaves_one_file_with_both(three: Path) -> None:
-    (three / "last-1.ckpt").unlink()
-    os.link(three / "last.ckpt", three / "last-1.ckpt")
-    AtomicCheckpointIO().save_checkpoint(content(4), three / "last.ckpt")
-    assert names(three) == ["best.ckpt", "last-1.ckpt", "last.ckpt"]
-    assert [number_in(three / name) for name in ("last.ckpt", "last-1.ckpt")] == [4, 3]
+@pytest.mark.parametrize("num_last", [2, 3])
+def test_a_save_after_a_kill_between_link_and_rename_shifts_nothing_twice(tmp_path: Path, num_last: int) -> None:
+    writer = AtomicCheckpointIO(num_last)
+    for number in range(1, 4):
+        writer.save_checkpoint(content(number), tmp_path / "last.ckpt")
+    writer._keep_older(tmp_path / "last.ckpt", tmp_path / ".last.ckpt.1.part")
+    writer.save_checkpoint(content(4), tmp_path / "last.ckpt")
+    kept = ["last.ckpt", "last-1.ckpt", "last-2.ckpt"][:num_last]
+    assert names(tmp_path) == sorted(kept)
+    assert [number_in(tmp_path / name) for name in kept] == [4, 3, 2][:num_last]
 
 
 def damage(path: Path, how: str) -> None:

@@ -49,7 +49,9 @@ class TinyNetwork(nn.Sequential):
         if self.is_troubled and self.training:
             if self.num_passes == self.signal_at:
                 if self.signal_delay:
-                    threading.Timer(self.signal_delay, os.kill, (os.getpid(), self.signal)).start()
+                    timer = threading.Timer(self.signal_delay, os.kill, (os.getpid(), self.signal))
+                    timer.daemon = True  # a process that has ended is not kept for it
+                    timer.start()
                 else:
                     os.kill(os.getpid(), self.signal)
             if self.num_passes == self.nan_at:
