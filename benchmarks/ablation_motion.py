@@ -195,11 +195,9 @@ def section(trained: Trained, prefix: Path) -> list[str]:
             *([comparison.note] if comparison.note else []),
             table(*accuracies(rows, comparison.groups, with_costs=True)),
             "Differences of the same seed:",
-            table(*against(rows, rows[0], comparison.groups)),
         ]
-        for base in comparison.bases:
-            row = rows[comparison.networks.index(base)]
-            lines.append(table(*against(rows, row, comparison.groups)))
+        for base in (comparison.networks[0], *comparison.bases):
+            lines.append(table(*against(rows, rows[comparison.networks.index(base)], comparison.groups)))
         if comparison.drawn:
             picture = comparison.picture(prefix)
             draw(rows, comparison.drawn, picture)
